@@ -1,0 +1,49 @@
+# make run: set up and search networks for scikit-learn's digits. make test: set up and run the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+export OMP_WAIT_POLICY = passive
+
+.PHONY: help run test slow lint benchmark clean
+
+help:
+	@echo "make run        set up and run examples/digits.yaml (about three minutes on two cores)"
+	@echo "make test       set up and run the tests"
+	@echo "make slow       run the slow tests too"
+	@echo "make lint       ruff and mypy --strict"
+	@echo "make benchmark  print the benchmark ratios"
+	@echo "make clean      remove the virtual environment and caches"
+
+run: $(VENV)/.run
+	$(BIN)/evonas run examples/digits.yaml
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict evonas
+
+benchmark: $(VENV)/.dev
+	for script in tests/benchmark/*.py; do $(BIN)/python $$script || exit 1; done
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "evonas needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1): make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,395 @@
+"""The words of evonas as frozen types: individuals, estimates, objectives, edits, jobs, state; plus the named random
+streams, the JSON codec and the errors. Everything else imports from here; this module imports nothing of evonas."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from evonas.encoding.plan import Plan
+    from evonas.marks import MarkBook, Marks
+
+__all__ = [
+    "Count",
+    "DataError",
+    "Edit",
+    "Encoding",
+    "Estimate",
+    "Estimator",
+    "EvonasError",
+    "Genome",
+    "Individual",
+    "Job",
+    "LockedError",
+    "Objective",
+    "Outcome",
+    "Pool",
+    "RecipeError",
+    "Settings",
+    "Species",
+    "State",
+    "StorageError",
+    "Strategy",
+    "dumps",
+    "generator",
+    "lend_global_streams",
+    "loads",
+    "nearest",
+    "seed_of",
+    "stream",
+]
+
+Json = Any
+"""A value that JSON can hold: dict with str keys, list, str, int, finite float, bool, None."""
+
+
+# ---------------------------------------------------------------------------------------------------------- errors
+
+
+class EvonasError(Exception):
+    """A failure whose message names cause, value and cure; `exit_code` is what the command line returns."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class RecipeError(EvonasError):
+    """A recipe or a command that cannot be carried out as written (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(EvonasError):
+    """A data, genome, weights or database file that is not what it should be (exit code 65)."""
+
+    exit_code = 65
+
+
+class LockedError(EvonasError):
+    """A run folder that exists already or is in use by another process (exit code 73)."""
+
+    exit_code = 73
+
+
+class StorageError(EvonasError):
+    """The file system refused: disk full, read-only, permission (exit code 74)."""
+
+    exit_code = 74
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The sentence part `did you mean 'x'? known: ...` for a misspelt `word`."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(known)}"
+
+
+# -------------------------------------------------------------------------------------------------------- settings
+
+
+class Settings(BaseModel):
+    """Base of every recipe section: frozen, and a key it does not know is an error."""
+
+    # built when first used, and docstrings read only where they are shown: a bad recipe is refused 0.1 s sooner
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+
+_SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
+
+
+def _count(value: object) -> object:
+    """Reads `100k`, `1.5M`, `2G` as integers and leaves everything else to pydantic."""
+    if isinstance(value, str) and value[-1:] in _SUFFIXES:
+        try:
+            number = float(value[:-1])
+        except ValueError:
+            return value
+        return round(number * _SUFFIXES[value[-1]])
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count)]
+"""An integer that a recipe may write with a suffix: `100k`, `1.5M`, `2G`."""
+
+Quantity = Annotated[float, BeforeValidator(_count)]
+"""A number that a recipe may write with a suffix: `100k`, `1.5M`, `2G`."""
+
+
+# ------------------------------------------------------------------------------------------------------ JSON codec
+
+
+def dumps(value: Json) -> str:
+    """Canonical JSON: sorted keys, no blanks, floats by repr; NaN and infinity raise ValueError."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def loads(text: str | bytes) -> Json:
+    """Reads JSON and refuses NaN, infinity (also written as 1e999) and nesting too deep, raising DataError."""
+
+    def refuse(word: str) -> float:
+        raise DataError(f"{word!r} is no JSON number: write a finite one")
+
+    def finite(word: str) -> float:
+        number = float(word)
+        return number if math.isfinite(number) else refuse(word)
+
+    try:
+        return json.loads(text, parse_constant=refuse, parse_float=finite)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not valid JSON: {type(error).__name__}: {str(error)[:120]}") from None
+
+
+# -------------------------------------------------------------------------------------------- named random streams
+
+
+def seed_of(seed: int, purpose: str, *key: int) -> int:
+    """A 64-bit seed named by the run's seed, a purpose and a key such as an individual's id; a pure function."""
+    text = ":".join((str(seed), purpose, *map(str, key)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def stream(seed: int, purpose: str, *key: int) -> random.Random:
+    """The named stream of scalar draws: equal names give equal draws, on any machine and in any order."""
+    return random.Random(seed_of(seed, purpose, *key))
+
+
+def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
+    """The named stream of array draws (NumPy's PCG64)."""
+    import numpy as np
+
+    return np.random.Generator(np.random.PCG64(seed_of(seed, purpose, *key)))
+
+
+@contextmanager
+def lend_global_streams(seed: int, purpose: str, *key: int) -> Iterator[None]:
+    """Lends a named stream to code that draws from the global `random` and `numpy.random` (DEAP), then restores both."""
+    import numpy as np
+
+    scalar, array = random.getstate(), np.random.get_state()
+    random.seed(seed_of(seed, purpose, *key))
+    np.random.seed(seed_of(seed, purpose + "/numpy", *key) & 0xFFFFFFFF)
+    try:
+        yield
+    finally:
+        random.setstate(scalar)
+        np.random.set_state(array)
+
+
+# ----------------------------------------------------------------------------------------------------- frozen data
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One change to a genome, as data: what (`op`), where (marks), sizes (`args`), and the marks it made."""
+
+    op: str
+    where: tuple[int, ...] = ()
+    made: tuple[int, ...] = ()
+    args: Mapping[str, Json] = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        return {"op": self.op, "where": list(self.where), "made": list(self.made), "args": dict(self.args)}
+
+    @staticmethod
+    def from_json(data: Json) -> Edit:
+        return Edit(data["op"], tuple(data["where"]), tuple(data["made"]), data["args"])
+
+    def __str__(self) -> str:
+        args = ", ".join(f"{name} {value}" for name, value in self.args.items())
+        return f"{self.op} at {', '.join(map(str, self.where)) or '-'}" + (f" ({args})" if args else "")
+
+
+@runtime_checkable
+class Genome(Protocol):
+    """A frozen set of genes in one encoding; equal `key` means equal content, in any process."""
+
+    @property
+    def key(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Individual:
+    """One member of a run: id, genome, parents, the edits that made it from them, and its generation of birth."""
+
+    id: int
+    genome: Genome
+    parents: tuple[int, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    birth: int = 0
+
+
+Status = Literal["ok", "failed", "pruned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How good an individual is: finite objective values, or a status that says why there are none.
+
+    `values` are in each objective's own unit and direction. `curve` has one mapping per epoch. `cost` holds `seconds`,
+    `epochs`, `samples`. `weights` is the SHA-256 of the weights file, or None."""
+
+    id: int
+    status: Status
+    values: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    curve: tuple[Mapping[str, float], ...] = ()
+    cost: Mapping[str, float] = field(default_factory=dict)
+    weights: str | None = None
+
+    @staticmethod
+    def failed(id: int, reason: str, cost: Mapping[str, float] | None = None, **fields: Any) -> Estimate:
+        """A failure as a result: `reason` in one line."""
+        return Estimate(id, "failed", reason=" ".join(reason.split())[:500], cost=cost or {}, **fields)
+
+    def checked(self, objectives: Sequence[Objective]) -> Estimate:
+        """This estimate, or a failed one if an objective's value is missing or not finite: NaN never reaches selection."""
+        if self.status != "ok":
+            return replace(self, values={k: v for k, v in self.values.items() if math.isfinite(v)})
+        for objective in objectives:
+            value = self.values.get(objective.name)
+            if value is None or not math.isfinite(value):
+                why = "has no value" if value is None else f"is {value}"
+                return Estimate.failed(self.id, f"objective {objective.name!r} {why}", self.cost, curve=self.curve)
+        return self
+
+    def to_json(self) -> Json:
+        return {
+            "id": self.id, "status": self.status, "values": dict(self.values), "reason": self.reason,
+            "curve": [dict(point) for point in self.curve], "cost": dict(self.cost), "weights": self.weights,
+        }  # fmt: skip
+
+    @staticmethod
+    def from_json(data: Json) -> Estimate:
+        return Estimate(**{**data, "curve": tuple(data["curve"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimised or maximised. A `cheap` one needs no training; a `measured` one (a time) is taken once, stored,
+    and left out when two runs are compared bit by bit. `max`/`min` are constraints in the objective's own unit."""
+
+    name: str
+    unit: str = ""
+    direction: Literal["min", "max"] = "min"
+    cheap: bool = False
+    measured: bool = False
+    max: float | None = None
+    min: float | None = None
+
+    def loss(self, value: float) -> float:
+        """The value as something to minimise."""
+        return value if self.direction == "min" else -value
+
+    def violation(self, value: float) -> float:
+        """How far the value lies beyond its constraint, >= 0; 0 means it is kept."""
+        over = value - self.max if self.max is not None else 0.0
+        under = self.min - value if self.min is not None else 0.0
+        return max(over, under, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One estimate to compute, as plain data that can travel to any process or machine."""
+
+    id: int
+    seed: int
+    genome: Json
+
+    def to_json(self) -> Json:
+        return {"id": self.id, "seed": self.seed, "genome": self.genome}
+
+    @staticmethod
+    def from_json(data: Json) -> Job:
+        return Job(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What comes back for a job: its estimate and, where it trained, the network's weights as safetensors bytes."""
+
+    estimate: Estimate
+    weights: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Species:
+    """Genomes within a compatibility distance of one representative, with its history over the run."""
+
+    id: int
+    representative: Individual
+    members: tuple[int, ...]
+    born: int
+    best: float | None = None
+    improved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything the next generation follows from, as a value: the strategy's `ask` and `tell` are pure over it.
+
+    `generation` counts completed generations. `estimates` covers the population and the front. `front` holds the ids of
+    the non-dominated individuals over all estimates so far, ascending. `memory` is the strategy's own JSON."""
+
+    generation: int
+    next_id: int
+    population: tuple[Individual, ...]
+    estimates: Mapping[int, Estimate]
+    front: tuple[int, ...]
+    species: tuple[Species, ...]
+    marks: Marks
+    evaluations: int = 0
+    memory: Mapping[str, Json] = field(default_factory=dict)
+
+
+# ------------------------------------------------------------------------------------------------------- protocols
+
+
+class Encoding(Protocol):
+    """A search space bound to a task's input shape and number of outputs. Genomes are never changed in place."""
+
+    @property
+    def name(self) -> str: ...
+
+    def random(self, rng: random.Random, marks: MarkBook) -> Genome: ...
+    def mutate(self, genome: Any, rng: random.Random, marks: MarkBook) -> tuple[Genome, tuple[Edit, ...]] | None: ...
+    def mate(self, fitter: Any, other: Any, rng: random.Random, marks: MarkBook) -> tuple[Genome, tuple[Edit, ...]]: ...
+    def distance(self, a: Any, b: Any) -> float: ...
+    def check(self, genome: Any) -> None: ...
+    def to_json(self, genome: Any) -> Json: ...
+    def from_json(self, data: Json) -> Genome: ...
+    def decode(self, genome: Any) -> Plan: ...
+    def alive(self, genome: Any) -> frozenset[int]: ...
+
+
+class Strategy(Protocol):
+    """Who is born next. Both faces are pure: same arguments, same result, no tensor, no file."""
+
+    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]: ...
+    def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State: ...
+
+
+class Estimator(Protocol):
+    """How good is it: trains or looks up one individual. Never raises for what a network does: that is a failed estimate."""
+
+    def estimate(self, job: Job) -> Outcome: ...
+
+
+class Pool(Protocol):
+    """Where estimates are computed. Every job yields exactly one outcome, in batches as they arrive, in any order."""
+
+    workers: int
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[list[Outcome]]: ...
+    def close(self) -> None: ...

@@ -1,0 +1,95 @@
+"""The plan: what an encoding decodes to. A topologically sorted list of steps with shapes and counts, as plain data.
+
+No torch here: parameters and FLOPs are counted by hand, and a contract test holds them equal to torch's own counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+StepOp = Literal[
+    "input", "conv", "separable", "linear", "max_pool", "avg_pool", "identity", "dropout",
+    "sum", "concat", "global_pool", "flatten",
+]  # fmt: skip
+
+Shape = tuple[int, ...]
+"""(channels, height, width) of an image, or (features,); never with the batch."""
+
+
+class Step(NamedTuple):
+    """One operation of a plan.
+
+    `name` is the module's name and carries the mark (`layer5`, `edge7`, without parameters also `layer5_merge`,
+    `layer5_reduce`, `edge7_pool`); parameters of the network are named after it. `inputs` are indices of earlier steps.
+    `flops` are per sample, counted as torch counts: two per multiply-add of convolutions and matrix products, nothing
+    else. `settings`, where pairs are (vertical, horizontal):
+
+    - conv: in_channels, channels, kernel, stride, padding, dilation (pairs), groups, bias, norm, activation
+    - separable: the same and depthwise_norm; the stride, kernel and dilation are the depthwise convolution's
+    - linear: in_channels, channels, bias, norm, activation
+    - max_pool, avg_pool: kernel, stride, padding (pairs), ceil; padding never counts
+    - identity: norm, activation; dropout: rate; the others have none"""
+
+    name: str
+    op: StepOp
+    inputs: tuple[int, ...]
+    shape: Shape
+    settings: Mapping[str, Any] = {}
+    params: int = 0
+    flops: int = 0
+
+    @property
+    def passes(self) -> bool:
+        """Whether inference hands on the input's own memory."""
+        if self.op == "identity":
+            return self.settings == {"norm": "none", "activation": "linear"}
+        return self.op in ("dropout", "flatten")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network as data: steps in execution order; the last one is the output, shape (outputs,)."""
+
+    steps: tuple[Step, ...]
+
+    @cached_property
+    def params(self) -> int:
+        """Trainable parameters."""
+        return sum([step.params for step in self.steps])
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of one sample's forward pass."""
+        return sum([step.flops for step in self.steps])
+
+    @cached_property
+    def depth(self) -> int:
+        """The largest number of steps with parameters on a path from input to output."""
+        deepest: list[int] = []
+        for step in self.steps:
+            below = max([deepest[i] for i in step.inputs], default=0)
+            deepest.append(below + (step.params > 0))
+        return deepest[-1]
+
+    @cached_property
+    def memory(self) -> int:
+        """Peak activation memory of one sample's inference, bytes in float32: the largest sum of tensors alive at once,
+        with one tensor per step (norm and activation work in place) and a separable step's inner one."""
+        owner: list[int] = []
+        for i, step in enumerate(self.steps):
+            owner.append(owner[step.inputs[0]] if step.passes else i)
+        last = list(range(len(self.steps)))
+        for i, step in enumerate(self.steps):
+            for j in step.inputs:
+                last[owner[j]] = i
+        peak = alive = 0
+        for i, step in enumerate(self.steps):
+            alive += prod(step.shape) if owner[i] == i else 0
+            inner = prod((step.settings["in_channels"], *step.shape[1:])) if step.op == "separable" else 0
+            peak = max(peak, alive + inner)
+            done = {owner[j] for j in (*step.inputs, i)}
+            alive -= sum(prod(self.steps[j].shape) for j in done if last[j] == i)
+        return 4 * peak

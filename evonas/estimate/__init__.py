@@ -1,0 +1,289 @@
+"""Performance estimation: how good is an individual. One file each; add one by writing its settings here and its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from evonas import objective
+from evonas.core import Count, Estimator, EvonasError, RecipeError, Settings, nearest
+from evonas.objective import Listed
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class Optimizer(Settings):
+    """The optimiser; norms and biases are never decayed."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW (Loshchilov and Hutter 2019)."""
+    lr: float = Field(default=0.1, gt=0, le=100)
+    """Highest learning rate; 0.1 for sgd and 0.003 for adamw unless given."""
+    weight_decay: float = Field(default=5e-4, ge=0, le=10)
+    """Weight decay; 5e-4 for sgd and 0.05 for adamw unless given."""
+    momentum: float | None = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd."""
+    nesterov: bool | None = True
+    """Nesterov's form of the momentum of sgd."""
+    betas: tuple[float, float] | None = None
+    """Decay of adamw's two moments; 0.9 and 0.999 unless given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, value: object) -> object:
+        """A bare kind as a mapping, with the defaults of that kind."""
+        value = {"kind": value} if isinstance(value, str) else value
+        if not isinstance(value, Mapping):
+            return value
+        return {**_OPTIMIZERS.get(str(value.get("kind", "sgd")), {}), **value}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Optimizer:
+        foreign = ("betas",) if self.kind == "sgd" else ("momentum", "nesterov")
+        for key in foreign:
+            if getattr(self, key) is not None:
+                raise ValueError(f"{self.kind} takes no {key!r}: leave it out or choose the other kind")
+        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas} must both be at least 0 and below 1")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0: raise it or set nesterov: false")
+        return self
+
+
+_OPTIMIZERS: dict[str, dict[str, object]] = {
+    "sgd": {"lr": 0.1, "weight_decay": 5e-4, "momentum": 0.9, "nesterov": True, "betas": None},
+    "adamw": {"lr": 3e-3, "weight_decay": 0.05, "momentum": None, "nesterov": None, "betas": (0.9, 0.999)},
+}
+
+
+class Schedule(Settings):
+    """The learning rate over the training, changed at every step."""
+
+    kind: Literal["constant", "cosine", "warm_restarts"] = "cosine"
+    """constant; cosine to the end; or cosine with warm restarts (SGDR, Loshchilov and Hutter 2017)."""
+    warmup: float = Field(default=0.0, ge=0, le=1000)
+    """Epochs in which the rate rises linearly from 0 before the schedule begins; may be a fraction."""
+    floor: float = Field(default=0.0, ge=0, le=1)
+    """Lowest rate as a share of the highest."""
+    period: float = Field(default=1.0, gt=0, le=100_000)
+    """For warm_restarts: epochs of the first period (T_0)."""
+    factor: float = Field(default=2.0, ge=1, le=100)
+    """For warm_restarts: each period is this much longer than the last (T_mult)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class Augment(Settings):
+    """Random changes to every training image, made on the device; 0 and false switch them off."""
+
+    shift: int = Field(default=0, ge=0, le=256)
+    """Pixels by which an image is padded on every side before a random crop of its own size."""
+    flip: bool = False
+    """Mirror left and right with probability one half."""
+    cutout: int = Field(default=0, ge=0, le=512)
+    """Side of a square set to the mean at a random place (DeVries and Taylor 2017)."""
+
+    @property
+    def active(self) -> bool:
+        return bool(self.shift or self.flip or self.cutout)
+
+
+class TrainSettings(Settings):
+    """Training from scratch with PyTorch for a number of epochs, then measuring on the validation rows."""
+
+    kind: Literal["train"] = "train"
+    epochs: int = Field(default=10, ge=1, le=100_000)
+    """Passes over the training rows."""
+    batch_size: int = Field(default=128, ge=1, le=1_000_000)
+    """Rows per step; with fewer training rows than that, all of them."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the training rows to train on, drawn once per run: a cheaper, less faithful estimate."""
+    optimizer: Optimizer = Optimizer()
+    """The optimiser with its settings; a bare name stands for its defaults."""
+    schedule: Schedule = Schedule()
+    """The learning rate over the training; a bare name stands for its defaults."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target's probability spread over all classes in the training loss."""
+    augment: Augment = Augment()
+    """Random changes to training images."""
+    clip: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient; larger ones are scaled down. Null means no limit."""
+    average: float | None = Field(default=None, gt=0, lt=1)
+    """Decay per step of an exponential moving average of the weights (such as 0.99) that is measured and kept instead
+    of the last weights. Null means none."""
+    evaluate_every: int = Field(default=1, ge=0, le=100_000)
+    """Epochs between looks at the validation error for the learning curve; 0 means at the end alone."""
+    device: Device = "auto"
+    """Where to train; auto takes cuda, then mps, then cpu."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the forward pass; auto takes bf16 where the hardware has it and the network gains by it."""
+    channels_last: Literal["auto"] | bool = "auto"
+    """Memory layout of images; auto takes channels last wherever it measured faster: cpu and cuda."""
+    threads: int = Field(default=1, ge=1, le=1024)
+    """Threads of one training on the CPU; more workers beat more threads."""
+    time_limit: float | None = Field(default=3600.0, gt=0)
+    """Seconds that one estimate may take before it counts as failed; null means no limit, and hangs are not noticed."""
+    memory_limit: Count | None = Field(default=None, ge=1_000_000)
+    """Bytes (also 500M, 2G) that one estimate may take beyond an idle worker before it counts as failed."""
+
+
+class FinalSettings(TrainSettings):
+    """The last training of chosen front members, after which the test set is touched once."""
+
+    epochs: int = Field(default=50, ge=1, le=100_000)
+    """Passes over the training rows."""
+    evaluate_every: int = Field(default=0, ge=0, le=0)
+    """Always 0: the test set is looked at once, at the end."""
+    validation: bool = True
+    """Train on the validation rows too, since the search no longer needs them."""
+    time_limit: float | None = Field(default=None, gt=0)
+    """Seconds that one training may take before it counts as failed; null means no limit."""
+
+
+class LookupSettings(Settings):
+    """No training: every objective is cheap, or your own function knows the values."""
+
+    kind: Literal["lookup"] = "lookup"
+    function: str | None = Field(default=None, pattern=r"^[^:]+:[A-Za-z_][\w.]*$")
+    """`package.module:object` or `file.py:object`, called as f(genome, plan) and returning values by objective name."""
+    time_limit: float | None = Field(default=3600.0, gt=0)
+    """Seconds that one estimate may take before a worker process is ended."""
+    memory_limit: Count | None = Field(default=None, ge=1_000_000)
+    """Bytes that one estimate may take beyond an idle worker process."""
+
+
+TABLE: dict[str, type[Settings]] = {"train": TrainSettings, "lookup": LookupSettings}
+
+
+def read(table: Mapping[str, type[Settings]], section: Mapping[str, Any], what: str) -> Any:
+    """The settings that a section of a resolved recipe holds. Raises RecipeError."""
+    kind = str(section.get("kind"))
+    if kind not in table:
+        raise RecipeError(f"{what} {kind!r} is not known; {nearest(kind, list(table))}")
+    try:
+        return table[kind].model_validate(dict(section))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecipeError(f"{what}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def check(settings: Settings, objectives: Listed, input_shape: tuple[int, ...], kind: str) -> None:
+    """Raises RecipeError where an estimator cannot give the objectives of a task of this shape and kind; loads no torch."""
+    objective.check(objectives, kind)
+    if isinstance(settings, LookupSettings):
+        _check_lookup(settings, objectives)
+    elif isinstance(settings, TrainSettings):
+        _check_training(settings, input_shape, kind)
+
+
+def _check_lookup(settings: LookupSettings, objectives: Listed) -> None:
+    if settings.function is not None:
+        objective.check_function(settings.function, "estimator.function")
+        return
+    for one in objective.parse(objectives):
+        if not objective.is_cheap(one):
+            raise RecipeError(
+                f"objective {one.name!r} needs training, and estimator 'lookup' does none: "
+                "set estimator.kind: train, or name an estimator.function that knows it"
+            )
+
+
+def _check_training(settings: TrainSettings, input_shape: tuple[int, ...], kind: str) -> None:
+    if settings.augment.active and len(input_shape) != 3:
+        raise RecipeError(f"augment is for images, the task has {input_shape[0]} plain features: leave augment out")
+    if settings.label_smoothing and kind == "regression":
+        raise RecipeError(f"label_smoothing {settings.label_smoothing} is for classification, the task is regression: set it to 0")
+    if len(input_shape) == 3 and settings.augment.cutout > min(input_shape[1:]):
+        raise RecipeError(f"augment.cutout {settings.augment.cutout} is larger than the image {input_shape[1:]}: make it smaller")
+
+
+def stage(recipe: Mapping[str, Any], folder: Path, final: bool = False) -> Path | None:
+    """Lays the rows that all workers share into a folder, or gives None where the estimator needs none; loads no torch.
+
+    Raises RecipeError, DataError."""
+    if not final and recipe["estimator"].get("kind") != "train":
+        return None
+    from evonas.estimate import data
+
+    rows = data.prepare(recipe, final)
+    settings = read(TABLE, recipe["estimator"], "estimator")
+    check(settings, recipe["objectives"], rows.shape.input, rows.shape.kind)
+    data.stage(rows, folder)
+    return folder
+
+
+def capacity(section: Mapping[str, Any]) -> int:
+    """How many estimates this machine computes at a time: one per GPU, or per `threads` cores that it may use."""
+    if section.get("device") in ("auto", "cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.device_count()
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // int(section.get("threads", 1)))
+
+
+def over_time(seconds: float) -> str:
+    """The reason of an estimate that passed its time limit."""
+    return f"time limit of {seconds:g} s passed"
+
+
+def over_memory(limit: int) -> str:
+    """The reason of an estimate that passed its memory limit."""
+    return f"memory limit of {limit / 1e6:g} MB passed"
+
+
+def private_memory(process: int | None = None) -> int:
+    """Bytes of memory that a process (by default this one) has for itself; mapped files are shared and do not count."""
+    import psutil
+
+    info = psutil.Process(process).memory_info()
+    return int(info.rss - getattr(info, "shared", 0))
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line; evonas' own errors speak for themselves. Never raises, whatever the exception does."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "its message cannot be shown"
+    return text if isinstance(error, EvonasError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def build(recipe: Mapping[str, Any], folder: Path | None = None, final: bool = False) -> Estimator:
+    """The estimator of a resolved recipe. `folder` may hold the data that `stage` laid there, else the task is loaded.
+
+    `final` gives the training of the recipe's `final` section, measured on the test rows."""
+    if not final and recipe["estimator"].get("kind") == "lookup":
+        from evonas.estimate.lookup import LookupEstimator
+
+        return LookupEstimator(recipe)
+    from evonas.estimate.train import TrainEstimator
+
+    return TrainEstimator(recipe, folder, final)
+
+
+__all__ = [
+    "TABLE",
+    "Augment",
+    "FinalSettings",
+    "LookupSettings",
+    "Optimizer",
+    "Schedule",
+    "TrainSettings",
+    "build",
+    "check",
+    "over_memory",
+    "over_time",
+    "private_memory",
+    "read",
+    "told",
+]

@@ -1,0 +1,513 @@
+"""Training of one network, written for speed: rows stay on the device as they are stored, batches are gathered and
+augmented there, and inside a step the host never waits for the device."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from evonas import encoding, estimate, objective
+from evonas.core import Estimate, EvonasError, Job, Outcome, RecipeError, lend_global_streams, seed_of
+from evonas.encoding.plan import Plan
+from evonas.estimate import Augment, FinalSettings, Optimizer, Schedule, TrainSettings
+from evonas.estimate.data import Data, prepare, staged
+from evonas.phenotype import network as phenotype
+
+__all__ = ["Limits", "Mode", "Rows", "TrainEstimator", "Trained", "final", "predict", "rate", "train"]
+
+Watch = Callable[[Mapping[str, float]], None]
+"""Called with each point of the learning curve as it comes."""
+
+
+class Stopped(EvonasError):
+    """A training that was given up: it diverged or passed a limit."""
+
+
+# --------------------------------------------------------------------------------------------------- rows on a device
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A task's rows as tensors on one device.
+
+    x: uint8 or float32, images (n, h, w, c), else (n, features). Targets of a regression are standardised in `y_train`
+    and in their own units in `y_valid`. `scale` and `offset` normalise: x * scale + offset."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_valid: Tensor
+    y_valid: Tensor
+    scale: Tensor
+    offset: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    shape: Any
+
+    @staticmethod
+    def on(device: torch.device, data: Data) -> Rows:
+        """Moves a task's rows to the device, once; on the CPU nothing is copied."""
+        mean, std = _tile(data.mean, data.shape.input, device), _tile(data.std, data.shape.input, device)
+        target_mean, target_std = _tensor(data.target_mean, device), _tensor(data.target_std, device)
+        y_train = _tensor(data.y_train, device)
+        if data.shape.kind == "regression":
+            y_train = (y_train - target_mean) / target_std
+        return Rows(
+            _tensor(data.x_train, device), y_train, _tensor(data.x_valid, device), _tensor(data.y_valid, device),
+            1 / std, -mean / std, target_mean, target_std, data.shape,
+        )  # fmt: skip
+
+    @property
+    def device(self) -> torch.device:
+        return self.x_train.device
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Rows as a network takes them: normalised float32, images (b, c, h, w) with channels last in memory."""
+        x = rows.permute(0, 3, 1, 2) if rows.dim() == 4 else rows
+        return torch.addcmul(self.offset, x.to(torch.float32), self.scale)
+
+
+def _tensor(array: Any, device: torch.device) -> Tensor:
+    source = torch.from_numpy(array)
+    if device.type == "cuda":
+        return source.pin_memory().to(device, non_blocking=True)
+    return source.to(device)
+
+
+def _tile(values: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """A value per channel repeated over the whole image: broadcasting along 3 channels would be five times slower."""
+    if len(shape) == 1:
+        return torch.from_numpy(values).to(device)
+    full = torch.from_numpy(values).view(1, -1, 1, 1).expand(1, *shape)
+    return full.contiguous(memory_format=torch.channels_last).to(device)
+
+
+class Changes(NamedTuple):
+    """Random changes for one epoch, drawn on the device: where each row is cropped and where its cutout lies."""
+
+    shifts: Tensor | None
+    holes: Tensor | None
+
+    @staticmethod
+    def draw(augment: Augment, count: int, size: tuple[int, ...], draws: torch.Generator) -> Changes:
+        def integers(high: tuple[int, ...]) -> Tensor:
+            columns = [torch.randint(0, top, (count,), generator=draws, device=draws.device) for top in high]
+            return torch.stack(columns, 1)
+
+        shifts = integers((2 * augment.shift + 1,) * 2) if augment.shift else None
+        holes = integers(tuple(size)) if augment.cutout else None
+        return Changes(shifts, holes)
+
+    def part(self, start: int, stop: int) -> Changes:
+        return Changes(*(None if values is None else values[start:stop] for values in self))
+
+
+def shifted(images: Tensor, shifts: Tensor, pad: int) -> Tensor:
+    """Crops images (b, h, w, c) of their own size out of zero-padded ones at `shifts` (b, 2) in 0..2 pad.
+
+    Each output row is one contiguous piece of the padded batch, so a crop is a single gather of rows (3 times faster
+    than gathering pixels)."""
+    count, height, width, channels = images.shape
+    tall, wide = height + 2 * pad, width + 2 * pad
+    padded = functional.pad(images, (0, 0, pad, pad, pad, pad))
+    every_row = padded.view(-1).as_strided((count * tall * wide - width + 1, width * channels), (channels, 1))
+    image = torch.arange(count, device=images.device) * tall
+    line = image[:, None] + shifts[:, :1] + torch.arange(height, device=images.device)
+    return every_row.index_select(0, (line * wide + shifts[:, 1:]).view(-1)).view(images.shape)
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """Mirrors the first half of a batch (b, h, w, c); rows come in random order, so each row has an even chance."""
+    half = len(images) // 2
+    return torch.cat([images[:half].flip(2), images[half:]])
+
+
+def punched(x: Tensor, holes: Tensor, side: int) -> Tensor:
+    """Sets a square around each centre (b, 2) to 0, the mean, in normalised images (b, c, h, w)."""
+    low, high = side // 2, side - side // 2
+    inside = [
+        (span >= holes[:, axis : axis + 1] - low) & (span < holes[:, axis : axis + 1] + high)
+        for axis, span in enumerate(torch.arange(extent, device=x.device) for extent in x.shape[2:])
+    ]
+    return x.masked_fill_((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.0)
+
+
+# ------------------------------------------------------------------------------------------------ how it is computed
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """Where and in which arithmetic a network runs; `dtype` is that of autocast, None for plain float32."""
+
+    device: torch.device
+    dtype: torch.dtype | None
+    channels_last: bool
+
+    @staticmethod
+    def choose(settings: TrainSettings, device: torch.device, plan: Plan) -> Mode:
+        layout = device.type != "mps" if settings.channels_last == "auto" else settings.channels_last
+        return Mode(device, _precision(settings.precision, device, plan.flops), layout)
+
+    def autocast(self) -> Any:
+        return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """The network on the device in this memory layout."""
+        return network.to(self.device, memory_format=torch.channels_last) if self.channels_last else network.to(self.device)
+
+
+BF16_FLOPS = 7e6
+"""Forward FLOPs of a sample (20 MFLOP with the backward pass) below which bf16 was slower than fp32 on an AMX CPU."""
+
+
+def _precision(wanted: str, device: torch.device, flops: int) -> torch.dtype | None:
+    if wanted == "auto":
+        fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_bf16(device) and flops >= BF16_FLOPS
+        return torch.bfloat16 if fast else None
+    if wanted == "fp16" and device.type != "cuda":
+        raise RecipeError(f"precision fp16 needs cuda, the device is {device.type}: take auto, bf16 or fp32")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+
+
+def _cpu_bf16(device: torch.device) -> bool:
+    """Whether the CPU multiplies bf16 in hardware; torch has told so under these names since 2.4."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device that a recipe names; `auto` takes cuda, then mps, then cpu. Raises RecipeError where it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, usable in there.items() if usable)
+    if not there[wanted]:
+        raise RecipeError(f"device {wanted!r} is not on this machine: take auto or one of {[k for k, v in there.items() if v]}")
+    return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)
+
+
+@contextmanager
+def _conditions(device: torch.device, threads: int, seed: int) -> Iterator[None]:
+    """One thread count, seeded global draws (dropout) and deterministic kernels; all is as before afterwards."""
+    before = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    tuned = torch.backends.cudnn.benchmark
+    cuda = [device] if device.type == "cuda" else []
+    torch.set_num_threads(threads)
+    if cuda:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        with torch.random.fork_rng(devices=cuda), lend_global_streams(seed, "estimate"):
+            torch.manual_seed(seed_of(seed, "train"))
+            yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.backends.cudnn.benchmark = tuned
+
+
+class Limits:
+    """The limits of one estimate, watched from inside; a worker pool watches them from outside as well."""
+
+    INTERVAL = 0.1
+    """Seconds between looks at the memory, which cost some 20 us."""
+
+    def __init__(self, seconds: float | None, memory: int | None, device: torch.device | None = None) -> None:
+        self.began = time.monotonic()
+        self._seconds, self._memory = seconds, memory
+        self._cuda = device if device is not None and device.type == "cuda" else None
+        self._next_look = self.began
+        self._before = self._taken() if memory else 0
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+    def check(self) -> None:
+        """Raises Stopped once a limit is passed."""
+        now = time.monotonic()
+        if self._seconds is not None and now - self.began > self._seconds:
+            raise Stopped(estimate.over_time(self._seconds))
+        if self._memory is not None and now >= self._next_look:
+            self._next_look = now + self.INTERVAL
+            if self._taken() - self._before > self._memory:
+                raise Stopped(estimate.over_memory(self._memory))
+
+    def _taken(self) -> int:
+        if self._cuda is not None:
+            return torch.cuda.memory_allocated(self._cuda)
+        return estimate.private_memory()
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training gave. `outputs` (n, k) are the network's on the held-out rows, in the targets' own units."""
+
+    curve: tuple[dict[str, float], ...]
+    outputs: Tensor
+    seconds: float
+    epochs: int
+    samples: int
+
+
+def rate(schedule: Schedule, at: float, epochs: float) -> float:
+    """The learning rate as a share of the highest, `at` epochs into a training. Loshchilov and Hutter 2017, equation 5."""
+    if at < schedule.warmup:
+        return at / schedule.warmup
+    if schedule.kind == "constant":
+        return 1.0
+    since, period = at - schedule.warmup, max(epochs - schedule.warmup, 1e-9)
+    if schedule.kind == "warm_restarts":
+        period = schedule.period
+        while since >= period:
+            since, period = since - period, period * schedule.factor
+    return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * min(since / period, 1.0)))
+
+
+def optimiser(network: nn.Module, settings: Optimizer, device: torch.device) -> torch.optim.Optimizer:
+    """SGD or AdamW, in one fused kernel where the device has it; weight decay acts on kernels and matrices alone."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [one for one in parameters if one.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [one for one in parameters if one.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    fused = device.type in ("cpu", "cuda")
+    if settings.kind == "sgd":
+        momentum, nesterov = settings.momentum or 0.0, bool(settings.nesterov)
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas or (0.9, 0.999), fused=fused)
+
+
+class _Average:
+    """An exponential moving average of a network's parameters and running statistics."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        tensors = [*network.parameters(), *network.buffers()]
+        self._live = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+        self._mean = [tensor.clone() for tensor in self._live]
+        self._decay, self._steps = decay, 0
+
+    def update(self) -> None:
+        """Takes a step in; early on with less memory, so that the start does not linger."""
+        self._steps += 1
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        torch._foreach_lerp_(self._mean, self._live, 1 - decay)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """The network holds the average meanwhile."""
+        last = [tensor.clone() for tensor in self._live]
+        self.keep()
+        yield
+        torch._foreach_copy_(self._live, last)
+
+    def keep(self) -> None:
+        torch._foreach_copy_(self._live, self._mean)
+
+
+def train(
+    network: nn.Module, rows: Rows, settings: TrainSettings, mode: Mode, seed: int, limits: Limits, watch: Watch | None = None
+) -> Trained:
+    """Trains a network on `rows` where it lies, and evaluates it on the held-out rows.
+
+    Equal arguments give equal bits on one kind of device. Raises Stopped when the loss is no longer finite or a limit is
+    passed."""
+    loop = _Loop(network, rows, settings, mode, seed)
+    curve: list[dict[str, float]] = []
+    outputs: Tensor | None = None
+    for epoch in range(1, settings.epochs + 1):
+        loss = loop.epoch(epoch - 1, limits)
+        if not math.isfinite(loss):
+            raise Stopped(f"diverged: the training loss is {loss} in epoch {epoch}; a lower optimizer.lr or a clip may help")
+        point = {"epoch": epoch, "loss": loss, "lr": loop.rate}
+        last = epoch == settings.epochs
+        if last or (settings.evaluate_every and epoch % settings.evaluate_every == 0):
+            outputs = loop.evaluate(last)
+            point["valid_error"] = _error(outputs, rows)
+        curve.append(point)
+        if watch is not None:
+            watch(point)
+    assert outputs is not None
+    return Trained(tuple(curve), outputs, limits.elapsed, settings.epochs, settings.epochs * loop.steps * loop.batch)
+
+
+class _Loop:
+    """One network's training under way."""
+
+    def __init__(self, network: nn.Module, rows: Rows, settings: TrainSettings, mode: Mode, seed: int) -> None:
+        self.rate = 0.0
+        self.batch = min(settings.batch_size, len(rows.x_train))
+        self.steps = len(rows.x_train) // self.batch
+        self._network, self._rows, self._settings, self._mode = network, rows, settings, mode
+        self._draws = torch.Generator(mode.device).manual_seed(seed_of(seed, "batches"))
+        self._optimiser = optimiser(network, settings.optimizer, mode.device)
+        self._parameters = list(network.parameters())
+        self._scaler = torch.amp.GradScaler(mode.device.type, enabled=mode.dtype is torch.float16)
+        self._average = _Average(network, settings.average) if settings.average else None
+
+    def epoch(self, done: int, limits: Limits) -> float:
+        """One pass over the rows in a new order, the rest that fills no batch left out; the mean loss."""
+        rows, batch, augment = self._rows, self.batch, self._settings.augment
+        order = torch.randperm(len(rows.x_train), generator=self._draws, device=rows.device)
+        changes = Changes.draw(augment, len(order), rows.shape.input[1:], self._draws)
+        total = torch.zeros((), device=rows.device)
+        self._network.train()
+        for step in range(self.steps):
+            limits.check()
+            self._set_rate(done + (step + 0.5) / self.steps)
+            start, stop = step * batch, (step + 1) * batch
+            chosen = order[start:stop]
+            x = self._inputs(rows.x_train.index_select(0, chosen), changes.part(start, stop))
+            total += self._step(x, rows.y_train.index_select(0, chosen))
+        return float(total) / self.steps
+
+    def _inputs(self, chosen: Tensor, changes: Changes) -> Tensor:
+        augment = self._settings.augment
+        if changes.shifts is not None:
+            chosen = shifted(chosen, changes.shifts, augment.shift)
+        if augment.flip:
+            chosen = mirrored(chosen)
+        x = self._rows.inputs(chosen)
+        return x if changes.holes is None else punched(x, changes.holes, augment.cutout)
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        with self._mode.autocast():
+            outputs = self._network(x)
+        loss = self._loss(outputs.float(), y)
+        self._optimiser.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if self._settings.clip is not None:
+            self._scaler.unscale_(self._optimiser)
+            nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        if self._average is not None:
+            self._average.update()
+        return loss.detach()
+
+    def _loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        if self._rows.shape.kind == "regression":
+            return functional.mse_loss(outputs, y)
+        return functional.cross_entropy(outputs, y, label_smoothing=self._settings.label_smoothing)
+
+    def _set_rate(self, at: float) -> None:
+        self.rate = self._settings.optimizer.lr * rate(self._settings.schedule, at, self._settings.epochs)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.rate
+
+    def evaluate(self, last: bool) -> Tensor:
+        """Outputs on the held-out rows; after the last epoch the network keeps its average."""
+        if self._average is None:
+            return predict(self._network, self._rows, self._mode)
+        if last:
+            self._average.keep()
+            return predict(self._network, self._rows, self._mode)
+        with self._average.swapped():
+            return predict(self._network, self._rows, self._mode)
+
+
+def predict(network: nn.Module, rows: Rows, mode: Mode) -> Tensor:
+    """Outputs on the held-out rows, (n, k) float32, in the targets' own units; the network is left in evaluation mode."""
+    size = 4096 if mode.device.type == "cuda" else 256
+    network.eval()
+    with torch.inference_mode():
+        parts = []
+        for start in range(0, len(rows.x_valid), size):
+            x = rows.inputs(rows.x_valid[start : start + size])
+            with mode.autocast():
+                parts.append(network(x).float())
+        outputs = torch.cat(parts)
+        return outputs * rows.target_std + rows.target_mean if rows.shape.kind == "regression" else outputs
+
+
+def _error(outputs: Tensor, rows: Rows) -> float:
+    if rows.shape.kind == "regression":
+        return float((outputs - rows.y_valid).square().mean())
+    return 1.0 - int((outputs.argmax(1) == rows.y_valid).sum()) / len(rows.y_valid)
+
+
+# ------------------------------------------------------------------------------------------------------- the estimator
+
+
+class TrainEstimator:
+    """Trains one network from scratch and measures every objective of the recipe.
+
+    `folder` may hold the rows that `evonas.estimate.data.stage` laid there; else the task is loaded. With `final` the
+    recipe's `final` section says how, and the test rows, not the validation rows, are held out."""
+
+    def __init__(self, recipe: Mapping[str, Any], folder: Path | None = None, final: bool = False) -> None:
+        self._settings = _settings(recipe, final)
+        self._objectives = objective.parse(recipe["objectives"])
+        data = staged(folder) if folder is not None else prepare(recipe, final)
+        estimate.check(self._settings, self._objectives, data.shape.input, data.shape.kind)
+        self.device = pick_device(self._settings.device)
+        self._rows = Rows.on(self.device, data)
+        self._encoding = encoding.build(
+            estimate.read(encoding.TABLE, recipe["encoding"], "encoding"), data.shape.input, data.shape.outputs
+        )
+
+    def estimate(self, job: Job, watch: Watch | None = None) -> Outcome:
+        """The outcome of one job. Whatever its network does becomes a failed estimate; only interrupts pass through."""
+        limits = Limits(self._settings.time_limit, self._settings.memory_limit, self.device)
+        cheap: dict[str, float] = {}
+        try:
+            with _conditions(self.device, self._settings.threads, job.seed):
+                plan = self._encoding.decode(self._encoding.from_json(job.genome))
+                cheap = objective.cheap_values(plan, self._objectives)
+                return self._measured(job, plan, limits, watch)
+        except (Exception, SystemExit) as error:
+            reason = _reason(error, self.device)
+        self._tidy()
+        return Outcome(Estimate.failed(job.id, reason, {"seconds": limits.elapsed}, values=cheap))
+
+    def _measured(self, job: Job, plan: Plan, limits: Limits, watch: Watch | None) -> Outcome:
+        mode = Mode.choose(self._settings, self.device, plan)
+        network = mode.place(phenotype.build(plan, seed_of(job.seed, "weights"), "cpu"))
+        trained = train(network, self._rows, self._settings, mode, job.seed, limits, watch)
+        shape = self._rows.shape
+        trial = objective.Trial(
+            plan, network, self._rows, trained.outputs, self._rows.y_valid, shape.input, shape.kind, self.device, trained.seconds
+        )
+        values, spreads = objective.measure(trial, self._objectives)
+        cost = {"seconds": limits.elapsed, "epochs": trained.epochs, "samples": trained.samples, **spreads}
+        measured = Estimate(job.id, "ok", values, curve=trained.curve, cost=cost)
+        checked = measured.checked([objective.described(one) for one in self._objectives])
+        return Outcome(checked, phenotype.to_bytes(network) if checked.status == "ok" else None)
+
+    def _tidy(self) -> None:
+        """Gives the memory of a failed network back, so that the next one does not fail for want of it."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _settings(recipe: Mapping[str, Any], final: bool) -> TrainSettings:
+    table = {"train": FinalSettings if final else TrainSettings}
+    name = "final" if final else "estimator"
+    settings: TrainSettings = estimate.read(table, {"kind": "train", **recipe[name]}, name)
+    return settings
+
+
+def _reason(error: BaseException, device: torch.device) -> str:
+    text = estimate.told(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
+        return f"out of memory on {device.type}: a smaller network, batch_size or fewer workers would fit"
+    return text
+
+
+def final(recipe: Mapping[str, Any], genome: Any, seed: int, watch: Watch | None = None) -> Outcome:
+    """Trains one genome (as JSON) by the recipe's `final` section and measures it on the test rows, once, at the end."""
+    return TrainEstimator(recipe, final=True).estimate(Job(0, seed, genome), watch)

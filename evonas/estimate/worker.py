@@ -1,0 +1,99 @@
+"""The inside of a worker process: takes jobs from a pipe, sends outcomes back as JSON and bytes, never a pickle.
+
+Messages to the driver begin with a letter: R ready (and whether the process should be kept), X could not start,
+E an estimate, which is followed by a message with its weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from evonas import estimate
+from evonas.core import Estimate, Estimator, Job, Outcome, dumps, loads
+
+READY, BROKEN, ESTIMATE = b"R", b"X", b"E"
+KEEP = READY + b"keep"
+"""A ready worker whose start was dear (a CUDA context) asks to be kept for later jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a worker process is started with: the resolved recipe, the folder of staged rows, its number."""
+
+    recipe: Any
+    folder: str | None
+    final: bool
+    slot: int
+    directory: str
+
+    def to_bytes(self) -> bytes:
+        fields = {"recipe": self.recipe, "folder": self.folder, "final": self.final, "slot": self.slot}
+        return dumps({**fields, "directory": self.directory}).encode()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Assignment:
+        return Assignment(**loads(data))
+
+
+def main(pipe: Connection, life: Connection, assignment: bytes) -> None:
+    """Works until the driver says stop, or is no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
+    threading.Thread(target=_die_with, args=(life,), daemon=True).start()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            estimator, greeting = _start(Assignment.from_bytes(assignment))
+        except Exception as error:
+            pipe.send_bytes(BROKEN + estimate.told(error).encode(errors="replace"))
+            return
+        pipe.send_bytes(greeting)
+        while message := pipe.recv_bytes():
+            told, weights = encoded(estimator, Job.from_json(loads(message)))
+            pipe.send_bytes(ESTIMATE + told)
+            pipe.send_bytes(weights)
+
+
+def _die_with(life: Connection) -> None:
+    """Ends this process when the driver's end of the pipe closes, however the driver ended."""
+    with suppress(EOFError, OSError):
+        life.recv_bytes()
+    os._exit(0)
+
+
+def _start(assignment: Assignment) -> tuple[Estimator, bytes]:
+    os.chdir(assignment.directory)
+    folder = Path(assignment.folder) if assignment.folder is not None else None
+    if assignment.slot:
+        _spread(assignment.slot)
+    estimator = estimate.build(assignment.recipe, folder, assignment.final)
+    device = getattr(estimator, "device", None)
+    return estimator, KEEP if device is not None and device.type == "cuda" else READY
+
+
+def _spread(slot: int) -> None:
+    """Shares several GPUs among the workers."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(slot % torch.cuda.device_count())
+
+
+def encoded(estimator: Estimator, job: Job) -> tuple[bytes, bytes]:
+    """The outcome of a job as JSON and weights; whatever an estimator lets out becomes a failed estimate."""
+    try:
+        outcome = estimator.estimate(job)
+        return dumps(outcome.estimate.to_json()).encode(), outcome.weights or b""
+    except BaseException as error:
+        failed = Estimate.failed(job.id, estimate.told(error))
+        return dumps(failed.to_json()).encode(), b""
+
+
+def decoded(told: bytes, weights: bytes) -> Outcome:
+    """The outcome that `encoded` wrote."""
+    read = Estimate.from_json(loads(told))
+    return Outcome(replace(read, curve=tuple(read.curve)), weights or None)

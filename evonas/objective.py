@@ -1,0 +1,487 @@
+"""The table of objectives: what is measured of a network, in which unit and direction, and whether it needs training.
+
+Cheap objectives come from the plan alone, so that violators are never trained; the others from a trained network.
+This module loads no torch until something trained is measured."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field, ValidationError, model_validator
+
+from evonas.core import Genome, Objective, Quantity, RecipeError, Settings, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from evonas.core import Encoding
+    from evonas.encoding.plan import Plan
+
+__all__ = [
+    "TABLE",
+    "Entry",
+    "ObjectiveSettings",
+    "Screen",
+    "Trial",
+    "cheap_values",
+    "check",
+    "check_function",
+    "described",
+    "is_cheap",
+    "load_object",
+    "measure",
+    "parse",
+    "resolve",
+]
+
+
+# -------------------------------------------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an objective may look at once a network has trained.
+
+    `outputs` (n, k) float32 and `targets` (n,) or (n, k) belong to the held-out rows, in the targets' own units.
+    `data` is what a user's function gets beside the network. `seconds` is the time that training took."""
+
+    plan: Plan
+    network: nn.Module
+    data: Any
+    outputs: Tensor
+    targets: Tensor
+    input: tuple[int, ...]
+    kind: Literal["classification", "regression"]
+    device: Any
+    seconds: float
+
+
+class Reading(NamedTuple):
+    """A measured value and, for a time, its interquartile range."""
+
+    value: float
+    spread: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the table: how the objective is described, and how it is had from a plan or from a trial."""
+
+    objective: Objective
+    of_plan: Callable[[Plan], float] | None = None
+    of_trial: Callable[[Trial, ObjectiveSettings], Reading] | None = None
+    tasks: tuple[str, ...] = ("classification", "regression")
+
+
+def _error(trial: Trial, _: ObjectiveSettings) -> Reading:
+    if trial.kind == "regression":
+        return Reading(float((trial.outputs - trial.targets).square().mean()))
+    return Reading(1.0 - _hits(trial))
+
+
+def _accuracy(trial: Trial, _: ObjectiveSettings) -> Reading:
+    return Reading(_hits(trial))
+
+
+def _hits(trial: Trial) -> float:
+    """Share of rows whose largest output is the target; NaN where an output is not finite, since argmax hides it."""
+    if not bool(trial.outputs.isfinite().all()):
+        return math.nan
+    return int((trial.outputs.argmax(1) == trial.targets).sum()) / len(trial.targets)
+
+
+def _loss(trial: Trial, _: ObjectiveSettings) -> Reading:
+    from torch.nn import functional
+
+    loss = functional.mse_loss if trial.kind == "regression" else functional.cross_entropy
+    return Reading(float(loss(trial.outputs, trial.targets)))
+
+
+def _flops(trial: Trial, _: ObjectiveSettings) -> Reading:
+    """One sample's forward pass as torch counts it: on the meta device, where no backend hides its operations."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from evonas.phenotype import network
+
+    twin = network.build(trial.plan, None, "meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin(torch.empty(1, *trial.input, device="meta"))
+    return Reading(float(counter.get_total_flops()))
+
+
+def _latency(trial: Trial, settings: ObjectiveSettings) -> Reading:
+    """Median time of one forward pass in ms (torch.utils.benchmark, blocked autorange)."""
+    import torch
+    from torch.utils.benchmark import Timer
+
+    assert settings.batch is not None and settings.threads is not None
+    drawn = torch.Generator().manual_seed(0)
+    batch = torch.randn(settings.batch, *trial.input, generator=drawn).to(trial.device)
+    network = trial.network.eval()
+    with torch.inference_mode():
+        timer = Timer("network(batch)", globals={"network": network, "batch": batch}, num_threads=settings.threads)
+        times = timer.blocked_autorange(min_run_time=0.2)
+    return Reading(times.median * 1e3, times.iqr * 1e3)
+
+
+def _metric(trial: Trial, settings: ObjectiveSettings) -> Reading:
+    """Any torchmetrics metric; `task` and `num_classes` are filled in where its constructor asks for them."""
+    metric = _metric_class(settings)
+    known = {"task": "multiclass", "num_classes": trial.outputs.shape[1]} if trial.kind == "classification" else {}
+    wanted = _parameters(metric)
+    given = {**{name: value for name, value in known.items() if name in wanted}, **settings.args}
+    try:
+        measured = metric(**given)
+        return Reading(float(measured(trial.outputs.cpu(), trial.targets.cpu())))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"objective {settings.name!r}: {settings.metric}({given}) does not work: {error}") from None
+
+
+def _function(trial: Trial, settings: ObjectiveSettings) -> Reading:
+    return Reading(_number(load_object(str(settings.function))(trial.network, trial.data), settings))
+
+
+TABLE: dict[str, Entry] = {
+    entry.objective.name: entry
+    for entry in (
+        Entry(Objective("error"), of_trial=_error),
+        Entry(Objective("accuracy", direction="max"), of_trial=_accuracy, tasks=("classification",)),
+        Entry(Objective("loss"), of_trial=_loss),
+        Entry(Objective("params", cheap=True), lambda plan: plan.params),
+        Entry(Objective("flops", "FLOP", cheap=True), lambda plan: plan.flops, _flops),
+        Entry(Objective("memory", "B", cheap=True), lambda plan: plan.memory),
+        Entry(Objective("depth", "layers", cheap=True), lambda plan: plan.depth),
+        Entry(Objective("latency", "ms", measured=True), of_trial=_latency),
+        Entry(Objective("train_seconds", "s", measured=True), of_trial=lambda trial, _: Reading(trial.seconds)),
+        Entry(Objective("metric"), of_trial=_metric),
+        Entry(Objective("function"), of_trial=_function),
+    )
+}
+"""Objectives by name. `metric` and `function` are what a recipe's own `metric:` and `function:` become."""
+
+
+# --------------------------------------------------------------------------------------------------------- settings
+
+
+class ObjectiveSettings(Settings):
+    """One objective of a recipe; a bare name such as `error` stands for `{name: error}`."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")
+    """What the objective is called in tables; one of the table (error, accuracy, loss, params, flops, memory, depth,
+    latency, train_seconds) unless `metric` or `function` says what it is."""
+    kind: str = ""
+    """Which entry of the table is meant, where `name` is a name of your own; usually left out."""
+    direction: Literal["min", "max"] | None = None
+    """Whether less or more is better; the table's own unless given, and required with `metric`."""
+    unit: str | None = Field(default=None, max_length=20)
+    """Unit shown in tables; the table's own unless given."""
+    max: Quantity | None = None
+    """Constraint: values above it do not count as solutions; a cheap objective's violators are never trained."""
+    min: Quantity | None = None
+    """Constraint: values below it do not count as solutions."""
+    metric: str | None = Field(default=None, pattern=r"^torchmetrics(\.[A-Za-z_]\w*)+$")
+    """A torchmetrics metric by its import path, such as torchmetrics.F1Score (needs the extra evonas[metrics])."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the metric, such as average: macro; task and num_classes are filled in."""
+    function: str | None = Field(default=None, pattern=r"^[^:]+:[A-Za-z_][\w.]*$")
+    """Your own function, `package.module:object` or `file.py:object`: f(network, data) -> float after training, or
+    f(plan) -> float with `cheap: true`."""
+    cheap: bool = False
+    """For `function`: it takes the plan and needs no training."""
+    measured: bool = False
+    """For `function`: it reads a clock or a meter, so it is taken once and left out when runs are compared."""
+    batch: int | None = Field(default=None, ge=1, le=65536)
+    """For latency: samples per forward pass, 1 unless given."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """For latency: threads of the forward pass, 1 unless given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, value: object) -> object:
+        """A bare name as a mapping, with the kind that follows from it."""
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            return value
+        kind = value.get("kind") or next((key for key in ("metric", "function") if value.get(key)), value["name"])
+        latency = {"batch": value.get("batch") or 1, "threads": value.get("threads") or 1} if kind == "latency" else {}
+        return {**value, "kind": kind, **latency}
+
+    @model_validator(mode="after")
+    def _fits(self) -> ObjectiveSettings:
+        _refuse_unknown(self)
+        _refuse_foreign(self)
+        if self.kind == "metric" and self.direction is None:
+            raise ValueError(f"objective {self.name!r}: say direction: max or min, whichever is better for {self.metric}")
+        if self.max is not None and self.min is not None and self.min > self.max:
+            raise ValueError(f"objective {self.name!r}: min {self.min} is above max {self.max}: no value keeps both")
+        return self
+
+
+def _refuse_unknown(settings: ObjectiveSettings) -> None:
+    if settings.kind not in TABLE:
+        what = "name" if settings.kind == settings.name else "kind"
+        named = f"objective {settings.kind!r}" if what == "name" else f"objective {settings.name!r}: kind {settings.kind!r}"
+        raise ValueError(f"{named} is not known; {nearest(settings.kind, _public())}")
+    for key in ("metric", "function"):
+        if settings.kind == key and getattr(settings, key) is None:
+            raise ValueError(f"objective {settings.name!r}: {key}: is missing, it says which {key} is meant")
+
+
+_ONLY = {
+    "metric": ("metric",),
+    "args": ("metric",),
+    "function": ("function",),
+    "cheap": ("function",),
+    "measured": ("function",),
+    "batch": ("latency",),
+    "threads": ("latency",),
+}
+
+
+def _refuse_foreign(settings: ObjectiveSettings) -> None:
+    for key, kinds in _ONLY.items():
+        if getattr(settings, key) and settings.kind not in kinds:
+            raise ValueError(f"objective {settings.name!r} takes no {key!r}: that belongs to {kinds[0]}")
+
+
+def _public() -> list[str]:
+    return [name for name in TABLE if name not in ("metric", "function")]
+
+
+# ------------------------------------------------------------------------------------------------------- in a recipe
+
+Listed = Sequence["str | Mapping[str, Any] | ObjectiveSettings"]
+"""Objectives as a recipe lists them: names, mappings or settings."""
+
+
+def parse(objectives: Listed) -> tuple[ObjectiveSettings, ...]:
+    """The settings of listed objectives. Raises RecipeError for what is unknown, twice there, missing or out of range."""
+    if not objectives:
+        raise RecipeError("objectives: [] is empty: list at least one, such as error")
+    parsed = tuple(_parsed(one) for one in objectives)
+    names = [settings.name for settings in parsed]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"objective {name!r} is listed twice: remove one, or give it a name of its own and `kind: {name}`")
+    return parsed
+
+
+def _parsed(one: str | Mapping[str, Any] | ObjectiveSettings) -> ObjectiveSettings:
+    if isinstance(one, ObjectiveSettings):
+        return one
+    try:
+        return ObjectiveSettings.model_validate(one)
+    except ValidationError as error:
+        raise RecipeError("; ".join(_said(one, part) for part in error.errors())) from None
+
+
+def _said(one: object, part: Any) -> str:
+    message = str(part["msg"]).removeprefix("Value error, ")
+    where = ".".join(map(str, part["loc"]))
+    name = one.get("name") if isinstance(one, Mapping) else one
+    return f"objective {name!r}: {where}: {message}" if where else message
+
+
+def resolve(objectives: Listed) -> tuple[Objective, ...]:
+    """The objectives that a recipe lists, in its order. Raises RecipeError, also for an extra or a file that is missing."""
+    parsed = parse(objectives)
+    for settings in parsed:
+        _refuse_missing(settings)
+    return tuple(map(described, parsed))
+
+
+def described(settings: ObjectiveSettings) -> Objective:
+    """The objective that the settings describe."""
+    base = TABLE[settings.kind].objective
+    own = settings.kind == "function"
+    return replace(
+        base,
+        name=settings.name,
+        unit=base.unit if settings.unit is None else settings.unit,
+        direction=settings.direction or base.direction,
+        cheap=settings.cheap if own else base.cheap,
+        measured=settings.measured if own else base.measured,
+        max=settings.max,
+        min=settings.min,
+    )
+
+
+def _refuse_missing(settings: ObjectiveSettings) -> None:
+    """What a recipe names must be there before a run starts; nothing is imported for that."""
+    if settings.metric and importlib.util.find_spec("torchmetrics") is None:
+        raise RecipeError(f"objective {settings.name!r} needs torchmetrics: pip install 'evonas[metrics]'")
+    if settings.function:
+        check_function(settings.function, f"objective {settings.name!r}")
+
+
+def check_function(path: str, who: str) -> None:
+    """Raises RecipeError where the file or the package that an import path names is not there; imports nothing."""
+    module, _, _ = path.rpartition(":")
+    if module.endswith(".py"):
+        if not Path(module).expanduser().is_file():
+            raise RecipeError(f"{who}: no file {module!r} in {Path.cwd()}: correct the path in {path!r}")
+    elif importlib.util.find_spec(module.partition(".")[0]) is None:
+        raise RecipeError(f"{who}: no module {module.partition('.')[0]!r}: install it or correct {path!r}")
+
+
+def check(objectives: Listed, kind: str) -> None:
+    """Raises RecipeError where an objective makes no sense for a task of this kind (classification, regression)."""
+    for settings in parse(objectives):
+        if kind not in TABLE[settings.kind].tasks:
+            raise RecipeError(f"objective {settings.name!r} is for classification, the task is {kind}: take error or loss")
+
+
+# --------------------------------------------------------------------------------------------------------- measuring
+
+
+def is_cheap(settings: ObjectiveSettings) -> bool:
+    """Whether the objective needs no training."""
+    return settings.cheap if settings.kind == "function" else TABLE[settings.kind].of_plan is not None
+
+
+def cheap_values(plan: Plan, objectives: Listed) -> dict[str, float]:
+    """The values of the cheap objectives by name, from the plan alone; the others are left out."""
+    return {one.name: _of_plan(plan, one) for one in map(_parsed, objectives) if is_cheap(one)}
+
+
+def _of_plan(plan: Plan, settings: ObjectiveSettings) -> float:
+    if settings.kind == "function":
+        return _number(load_object(str(settings.function))(plan), settings)
+    of_plan = TABLE[settings.kind].of_plan
+    assert of_plan is not None
+    return of_plan(plan)
+
+
+def measure(trial: Trial, objectives: Sequence[ObjectiveSettings]) -> tuple[dict[str, float], dict[str, float]]:
+    """All objective values of a trained network by name, and the spread of those that are times (`latency_iqr`).
+
+    A value may be NaN: `Estimate.checked` turns that into a failure. Raises what a user's function raises."""
+    values: dict[str, float] = {}
+    spreads: dict[str, float] = {}
+    for settings in objectives:
+        of_trial = TABLE[settings.kind].of_trial
+        if of_trial is None or settings.cheap:
+            values[settings.name] = _of_plan(trial.plan, settings)
+            continue
+        reading = of_trial(trial, settings)
+        values[settings.name] = reading.value
+        if reading.spread is not None:
+            spreads[f"{settings.name}_iqr"] = reading.spread
+    return values, spreads
+
+
+def _number(value: Any, settings: ObjectiveSettings) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise RecipeError(
+            f"objective {settings.name!r}: {settings.function} returned {type(value).__name__}, not a number: return a float"
+        ) from None
+
+
+def _metric_class(settings: ObjectiveSettings) -> Any:
+    module, _, name = str(settings.metric).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name == "torchmetrics":
+            raise RecipeError(f"objective {settings.name!r} needs torchmetrics: pip install 'evonas[metrics]'") from None
+        raise RecipeError(f"objective {settings.name!r}: no module {module!r} in torchmetrics") from None
+    except AttributeError:
+        known = [public for public in vars(sys.modules[module]) if public[:1].isupper()]
+        close = nearest(name, known).partition("known:")[0] or "see its documentation"
+        raise RecipeError(f"objective {settings.name!r}: {module} has no {name!r}; {close}") from None
+    higher = getattr(found, "higher_is_better", None)
+    if isinstance(higher, bool) and higher != (settings.direction == "max"):
+        better = "max" if higher else "min"
+        raise RecipeError(f"objective {settings.name!r}: {settings.metric} is better when {'high' if higher else 'low'}: direction: {better}")
+    return found
+
+
+def _parameters(callable_: Any) -> frozenset[str]:
+    """Names of a metric's settings; task wrappers such as F1Score take theirs in `__new__`, the others in `__init__`."""
+    import inspect
+
+    makers = (callable_.__new__, callable_.__init__)
+    return frozenset(name for maker in makers if maker is not object.__new__ for name in inspect.signature(maker).parameters)
+
+
+@lru_cache(maxsize=64)
+def load_object(path: str) -> Any:
+    """What `package.module:object` or `file.py:object` names. Raises RecipeError when there is none such."""
+    where, _, name = path.rpartition(":")
+    try:
+        module = _module_of_file(Path(where).expanduser()) if where.endswith(".py") else importlib.import_module(where)
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, OSError, SyntaxError) as error:
+        raise RecipeError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
+    except AttributeError:
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise RecipeError(f"{where!r} has no {name!r}; {nearest(name, public or ['nothing'])}") from None
+    if not callable(found):
+        raise RecipeError(f"{path!r} is a {type(found).__name__}: name a function")
+    return found
+
+
+def _module_of_file(path: Path) -> Any:
+    """The file as a module; its folder is importable meanwhile, as for a script."""
+    spec = importlib.util.spec_from_file_location(f"evonas_user_{path.stem}", path.resolve())
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with _importable(path.resolve().parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+# ---------------------------------------------------------------------------------------------------------- at birth
+
+
+class Screen:
+    """Whether a genome may be trained: it keeps the encoding's own bounds and the constraints on cheap objectives."""
+
+    def __init__(self, encoding: Encoding, objectives: Listed) -> None:
+        self._encoding = encoding
+        self._bounds = getattr(getattr(encoding, "settings", None), "bounds", None)
+        self._limits = [
+            (settings, one)
+            for settings, one in zip(parse(objectives), resolve(objectives), strict=True)
+            if one.cheap and (one.max is not None or one.min is not None)
+        ]
+
+    def __call__(self, genome: Genome) -> bool:
+        return not self.why(genome)
+
+    def why(self, genome: Genome) -> str:
+        """What the genome breaks, such as `params 120000 > 100000`; empty where it keeps everything."""
+        plan = self._encoding.decode(genome)
+        if self._bounds is not None and (broken := self._bounds.violation(plan)):
+            return str(broken)
+        for settings, one in self._limits:
+            value = _of_plan(plan, settings)
+            if not math.isfinite(value) or one.violation(value) > 0:
+                return f"{one.name} {value:g} " + (f"> {one.max:g}" if value > (one.max or math.inf) else f"< {one.min}")
+        return ""

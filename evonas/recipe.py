@@ -1,0 +1,518 @@
+"""The recipe: the configuration of a run. YAML in and out, checked as a whole, every mistake told at once.
+
+A section's `kind` picks its settings from the table of its room, so that a new encoding or strategy is known here as
+soon as its table lists it. Nothing heavy is imported: a bad recipe is refused before torch loads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+from evonas import encoding, estimate, objective, pool, strategy, task, yaml
+from evonas.core import Json, RecipeError, Settings, nearest
+from evonas.estimate import FinalSettings
+from evonas.objective import ObjectiveSettings
+from evonas.store import valid_name
+from evonas.validation import Mistake, Place, Section, descriptions, mistakes, models, section_of, show, spelled
+
+VERSION = 1
+"""The recipe version that this evonas writes; it reads all up to this one."""
+
+RESUMABLE = ("strategy.generations", "pool", "estimator.time_limit", "estimator.memory_limit", "final")
+"""What a resume may change: how long, where and under which guards, never what is searched."""
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class InvalidRecipe(RecipeError):
+    """A recipe with mistakes; `mistakes` holds them one by one, the message one line each."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.mistakes = tuple(lines)
+
+
+# ----------------------------------------------------------------------------------------------------- the sections
+
+
+def _run_name(name: str) -> str:
+    try:
+        return valid_name(name)
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+
+
+class StoreSettings(Settings):
+    """What the run folder keeps."""
+
+    keep_weights: Literal["front", "all"] = "front"
+    """Trained weights to keep: those of the front and the population, or of every individual."""
+
+
+class _OrName:
+    """Tells editors that a bare name stands for an objective's section."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"enum": objective_names()}, handler(schema)]}
+
+
+def objective_names() -> list[str]:
+    """The objectives that a recipe may list by name."""
+    return [name for name in objective.TABLE if name not in ("metric", "function")]
+
+
+_Task = Annotated[Any, Section(task.TABLE)]
+_Encoding = Annotated[Any, Section(encoding.TABLE, "dag")]
+_Strategy = Annotated[Any, Section(strategy.TABLE, "nsga2")]
+_Estimator = Annotated[Any, Section(estimate.TABLE, "train")]
+_Pool = Annotated[Any, Section(pool.TABLE, "processes")]
+
+
+class Recipe(Settings):
+    """One search: what is solved, what is searched, by which objectives and strategy, and how it is estimated."""
+
+    version: int = Field(default=VERSION, ge=1)
+    """Version of the recipe's form."""
+    name: Annotated[str, AfterValidator(_run_name)] = "run"
+    """Name of the run and its folder; by default the recipe file's."""
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    """Names every random stream: the same recipe and seed give the same run."""
+    task: _Task
+    """What is to be solved, such as `{kind: digits}`."""
+    encoding: _Encoding = Field(default={}, validate_default=True)
+    """Search space: how genomes are made, changed and decoded."""
+    objectives: tuple[Annotated[ObjectiveSettings, _OrName()], ...] = Field(min_length=1)
+    """What is minimised or maximised, such as `[error, params]`."""
+    strategy: _Strategy = Field(default={}, validate_default=True)
+    """Search strategy: who is born next."""
+    estimator: _Estimator = Field(default={}, validate_default=True)
+    """Performance estimation: how good an individual is."""
+    pool: _Pool = Field(default={}, validate_default=True)
+    """Where estimates are computed."""
+    final: FinalSettings = FinalSettings()
+    """The last training of chosen networks by `evonas test`; what is not written here is as in `estimator`."""
+    store: StoreSettings = StoreSettings()
+    """What the run folder keeps."""
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def read(source: str | Path | Mapping[str, Json], overrides: Mapping[str, str] = _NOTHING) -> Recipe:
+    """The recipe in a file, a YAML text or a mapping, with `--set`-like overrides (`{"strategy.generations": "20"}`).
+
+    Relative paths in a file are taken from its folder. Raises InvalidRecipe with every mistake there is, each with
+    line, place, value, allowed range and the nearest known word."""
+    return _checked(_overridden(_draft(source), overrides))
+
+
+def from_json(data: Mapping[str, Json]) -> Recipe:
+    """A resolved recipe, as a run folder keeps it."""
+    return _checked(_Draft("the run's recipe", dict(data)))
+
+
+def override(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
+    """The recipe with some values changed, given as YAML text by dotted path. Raises InvalidRecipe."""
+    return _checked(_overridden(_Draft("recipe", recipe.model_dump(mode="json")), overrides))
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A recipe before it is checked: its values, where each was written, and what was wrong with single ones."""
+
+    label: str
+    data: Mapping[str, Json]
+    lines: Mapping[Place, int] = field(default_factory=dict)
+    folder: Path | None = None
+    wrong: tuple[Mistake, ...] = ()
+    overridden: frozenset[Place] = frozenset()
+
+    def told(self, mistake: Mistake) -> str:
+        """One line: where it was written, its place, what is wrong."""
+        place = mistake.place
+        what = f"{spelled(place)}: {mistake.text}" if place else mistake.text
+        if self._overridden(mistake):
+            return f"--set: {what}"
+        line = self._line(mistake)
+        return f"{self.label}:{line}: {what}" if line else f"{self.label}: {what}"
+
+    def order(self, mistake: Mistake) -> tuple[bool, int]:
+        """Sorting key: in the order of the file, overrides last."""
+        return self._overridden(mistake), self._line(mistake)
+
+    def _overridden(self, mistake: Mistake) -> bool:
+        return any(mistake.place[: len(one)] == one for one in self.overridden)
+
+    def _line(self, mistake: Mistake) -> int:
+        """Where the mistake was written, or else the section it belongs to; 0 if nowhere."""
+        places = (mistake.place[:depth] for depth in range(len(mistake.place), -1, -1))
+        return mistake.line or next((self.lines[place] for place in places if place in self.lines), 0)
+
+
+def _draft(source: str | Path | Mapping[str, Json]) -> _Draft:
+    if isinstance(source, Mapping):
+        return _Draft("recipe", dict(source))
+    if isinstance(source, str) and ("\n" in source or ": " in source or source.lstrip().startswith("{")):
+        return _parsed("recipe", source)
+    path = Path(source)
+    draft = _parsed(str(path), _text(path))
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "run"
+    return replace(draft, data={"name": stem[:64], **draft.data}, folder=path.resolve().parent)
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(yaml.MAX_BYTES + 1).decode("utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe {spelled((str(path),))}: {_nearby(path)}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}): save the recipe as UTF-8") from None
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror or error}") from None
+
+
+def _nearby(path: Path) -> str:
+    """Which recipes there are beside a path, in the working directory and in examples/."""
+    folders = dict.fromkeys((path.parent, Path(), Path("examples")))
+    found = [str(one) for folder in folders if folder.is_dir() for one in sorted(folder.glob("*.y*ml"))]
+    if not found:
+        return "write one with: evonas init"
+    return nearest(str(path), list(dict.fromkeys(found))[:20])
+
+
+def _parsed(label: str, text: str) -> _Draft:
+    try:
+        document = yaml.parse(text)
+    except yaml.YamlSyntaxError as error:
+        raise InvalidRecipe([f"{label}:{error.line}:{error.column}: not valid YAML: {error}"]) from None
+    if document.data is None:
+        raise InvalidRecipe([f"{label}: empty: write a recipe, or let evonas init write one"])
+    if not isinstance(document.data, dict):
+        raise InvalidRecipe([f"{label}:1: {show(document.data)} is not allowed: a recipe is lines of key: value"])
+    flaws = tuple(Mistake(flaw.place, flaw.text, flaw.line) for flaw in document.flaws)
+    # a section without entries is one whose entries are all commented out
+    data = {key: value for key, value in document.data.items() if value is not None or (key,) not in document.lines}
+    return _Draft(label, data, document.lines, wrong=flaws)
+
+
+def _overridden(draft: _Draft, overrides: Mapping[str, str]) -> _Draft:
+    data, wrong = dict(draft.data), list(draft.wrong)
+    places = []
+    for path, text in overrides.items():
+        place = tuple(int(part) if part.isdigit() else part for part in path.split("."))
+        places.append(place)
+        try:
+            data = _with(data, place, _value(text))
+        except RecipeError as error:
+            wrong.append(Mistake(place, str(error)))
+    return replace(draft, data=data, wrong=tuple(wrong), overridden=frozenset(places))
+
+
+def _value(text: str) -> Json:
+    try:
+        return yaml.scalar(text)
+    except yaml.YamlSyntaxError as error:
+        raise RecipeError(f"{show(text)} is not valid YAML: {error}") from None
+
+
+def _with(data: Json, place: Place, value: Json, above: Place = ()) -> Json:
+    """A copy of `data` with one value changed; missing sections on the way are made. RecipeError for other values."""
+    if not place:
+        return value
+    part, rest, here = place[0], place[1:], (*above, place[0])
+    if isinstance(data, list):
+        if not isinstance(part, int) or part >= len(data):
+            raise RecipeError(f"{spelled(above)} has entries 0 to {len(data) - 1}, none {show(part)}")
+        return [_with(one, rest, value, here) if i == part else one for i, one in enumerate(data)]
+    if data is not None and not isinstance(data, Mapping):
+        raise RecipeError(f"{spelled(above)} is {show(data)} and has no entries to set")
+    section = dict(data or {})
+    if part == "kind" and not rest:
+        section = _convertible(section, above, value)
+    key = str(part)
+    return {**section, key: _with(section.get(key), rest, value, here)}
+
+
+def _convertible(section: dict[str, Json], place: Place, kind: Json) -> dict[str, Json]:
+    """A section without the keys that only its old kind has, so that `--set strategy.kind=random` is enough."""
+    described = Recipe.model_fields.get(str(place[0])) if len(place) == 1 else None
+    chooser = section_of(described)
+    old, new = (chooser.model(one) if chooser else None for one in (section, {"kind": kind}))
+    if old is None or new is None or old is new:
+        return section
+    return {key: value for key, value in section.items() if key in new.model_fields or key not in old.model_fields}
+
+
+# --------------------------------------------------------------------------------------------------------- checking
+
+
+def _checked(draft: _Draft) -> Recipe:
+    _refuse_newer(draft)
+    wrong = list(draft.wrong)
+    flawed = {mistake.place for mistake in wrong}
+    # a value that could not be read stands as null: what pydantic says of the null is no mistake of the user's
+    wrong += [mistake for mistake in mistakes(Recipe, draft.data) if mistake.place not in flawed]
+    recipe = _sound_part(draft.data, wrong)
+    if recipe is not None:
+        recipe = _located(recipe, draft.folder)
+        spoilt = {mistake.place[0] for mistake in wrong if mistake.place}
+        wrong += [mistake for rule in RULES if not spoilt & rule.needs for mistake in rule.broken(recipe)]
+    if wrong or recipe is None:
+        raise InvalidRecipe([draft.told(mistake) for mistake in sorted(wrong, key=draft.order)])
+    return recipe
+
+
+def _refuse_newer(draft: _Draft) -> None:
+    version = draft.data.get("version", VERSION)
+    if isinstance(version, int) and version > VERSION:
+        mistake = Mistake(
+            ("version",),
+            f"written for recipe version {version}, this evonas reads up to {VERSION}: upgrade evonas",
+        )
+        raise InvalidRecipe([draft.told(mistake)])
+
+
+_SOUND: Mapping[str, Json] = {"task": {"kind": "digits"}, "objectives": ["error"]}
+
+
+def _sound_part(data: Mapping[str, Json], wrong: Sequence[Mistake]) -> Recipe | None:
+    """The recipe with its wrong sections replaced, so that the rules can judge the others; None if even that fails."""
+    if any(not mistake.place for mistake in wrong):
+        return None
+    spoilt = {mistake.place[0] for mistake in wrong}
+    sound = {**_SOUND, **{key: value for key, value in data.items() if key not in spoilt}}
+    return Recipe.model_validate(_inherited(sound))
+
+
+def _inherited(data: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The final training takes from the estimator what it does not say itself, but never its cuts in data and time."""
+    search = data.get("estimator", {})
+    if not isinstance(search, Mapping) or search.get("kind", "train") != "train":
+        return data
+    own = {"share", *FinalSettings.__annotations__}
+    final = dict(data.get("final", {}))
+    for key, value in search.items():
+        if key not in own:
+            final[key] = _merged(value, final[key]) if key in final else value
+    return {**data, "final": final}
+
+
+def _merged(base: Json, changes: Json) -> Json:
+    """Section over section, unless the changes choose another kind."""
+    if not isinstance(base, Mapping) or not isinstance(changes, Mapping):
+        return changes
+    return {**base, **changes} if changes.get("kind", base.get("kind")) == base.get("kind") else changes
+
+
+def _located(recipe: Recipe, folder: Path | None) -> Recipe:
+    """Paths in the recipe's file are relative to it, wherever evonas is called from."""
+    if folder is None:
+        return recipe
+    named = [_function_in(one, "function", folder) for one in recipe.objectives]
+    changes: dict[str, Any] = {"task": task.located(recipe.task, folder), "objectives": tuple(named)}
+    for room in ("encoding", "strategy", "estimator", "pool"):
+        settings = getattr(recipe, room)
+        changes[room] = _function_in(_function_in(settings, "kind", folder), "function", folder)
+    start = getattr(recipe.encoding, "start", ())
+    if any(one.endswith(".json") for one in start):
+        found = tuple(str(folder / Path(one).expanduser()) if one.endswith(".json") else one for one in start)
+        changes["encoding"] = changes["encoding"].model_copy(update={"start": found})
+    return recipe.model_copy(update=changes)
+
+
+def _function_in(settings: Any, key: str, folder: Path) -> Any:
+    """The settings with `file.py:object` under `key` taken from `folder`."""
+    named = getattr(settings, key, None)
+    if not isinstance(named, str) or ".py:" not in named:
+        return settings
+    file, _, name = named.rpartition(":")
+    return settings.model_copy(update={key: f"{folder / Path(file).expanduser()}:{name}"})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Something that must hold between settings; it is asked only if the sections it needs are sound themselves."""
+
+    needs: frozenset[str]
+    broken: Callable[[Recipe], Iterator[Mistake]]
+
+
+def _names_twice(recipe: Recipe) -> Iterator[Mistake]:
+    seen: set[str] = set()
+    for i, one in enumerate(recipe.objectives):
+        if one.name in seen:
+            cure = f"remove one, or give it a name of its own and `kind: {one.kind}`"
+            yield Mistake(("objectives", i), f"objective {one.name!r} is listed twice: {cure}")
+        seen.add(one.name)
+
+
+def _objectives_absent(recipe: Recipe) -> Iterator[Mistake]:
+    for i, one in enumerate(recipe.objectives):
+        try:
+            objective.resolve([one])
+        except RecipeError as error:
+            yield Mistake(("objectives", i), str(error))
+
+
+def _untrained_objectives(recipe: Recipe) -> Iterator[Mistake]:
+    if not isinstance(recipe.estimator, estimate.LookupSettings) or recipe.estimator.function is not None:
+        return
+    for i, one in enumerate(recipe.objectives):
+        if not objective.is_cheap(one):
+            cure = "set estimator.kind: train, or name an estimator.function that knows it"
+            yield Mistake(("objectives", i), f"{one.name!r} needs training, and estimator 'lookup' does none: {cure}")
+
+
+def _start_too_long(recipe: Recipe) -> Iterator[Mistake]:
+    genomes = len(getattr(recipe.encoding, "start", ()))
+    population = getattr(recipe.strategy, "population", genomes)
+    if genomes > population:
+        cure = "raise strategy.population or start from fewer"
+        yield Mistake(("encoding", "start"), f"{genomes} genomes do not fit a population of {population}: {cure}")
+
+
+RULES = (
+    Rule(frozenset({"objectives"}), _names_twice),
+    Rule(frozenset({"objectives"}), _objectives_absent),
+    Rule(frozenset({"objectives", "estimator"}), _untrained_objectives),
+    Rule(frozenset({"encoding", "strategy"}), _start_too_long),
+)
+
+
+# ------------------------------------------------------------------------------------------------ writing, comparing
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; `read` gives an equal recipe back."""
+    return yaml.dump(recipe.model_dump(mode="json"))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of recipes, for editors; every key with its description."""
+    written = Recipe.model_json_schema()
+    by_title = {part["title"]: part for part in (written, *written["$defs"].values()) if "title" in part}
+    for model in models(Recipe):
+        for name, text in descriptions(model).items():
+            by_title[model.__name__]["properties"][name]["description"] = text
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **written}
+
+
+def differing(a: Recipe, b: Recipe) -> list[tuple[str, Json, Json]]:
+    """Where two recipes differ, as (dotted path, value in `a`, value in `b`); the run's name is no difference."""
+    left, right = (_flat(one.model_dump(mode="json", exclude={"name"})) for one in (a, b))
+    paths = dict.fromkeys((*left, *right))
+    return [(path, left.get(path), right.get(path)) for path in paths if left.get(path) != right.get(path)]
+
+
+def _flat(value: Json, path: str = "") -> dict[str, Json]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not items or not value:
+        return {path: value}
+    flat: dict[str, Json] = {}
+    for key, inner in items:
+        flat |= _flat(inner, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+def resumable(path: str) -> bool:
+    """Whether a resume may change the value at a dotted path."""
+    return any(path == one or path.startswith(f"{one}.") for one in RESUMABLE)
+
+
+# ------------------------------------------------------------------------------------------------ a recipe to start from
+
+_STARTER = """\
+# A search with evonas. Check it: evonas check {file}   Run it: evonas run {file}
+# Only task and objectives are needed; every other key has a default. All keys and their ranges: evonas schema
+version: 1
+name: {name}
+seed: 0  # names every random stream: the same recipe and seed give the same run
+
+# What is to be solved. {about}
+# Other kinds: {tasks}
+task:
+{task}
+
+# The search space. dag: graphs of layers of any depth and branching. Kinds: {encodings}
+encoding:
+  kind: dag
+  ops: [conv, separable, max_pool, avg_pool, identity, dense, dropout]  # what new layers may be
+  channels: [8, 16, 24, 32, 48, 64]  # filters and units to draw from
+  bounds: {{params: 200k, depth: 20}}  # networks beyond them are never trained
+  start: []  # genomes to begin with: names of `evonas zoo`, or files
+
+# What is minimised or maximised. Names: {objectives}
+# A constraint: {{name: params, max: 100k}}. Your own: {{name: mine, function: my_file.py:my_function}}
+objectives: [{goals}]
+
+# Who is born next. nsga2: Pareto ranks and crowding (Deb et al. 2002). random: the baseline. Kinds: {strategies}
+strategy:
+  kind: nsga2
+  population: 16
+  generations: 10  # go on later with: evonas resume {name} --generations +10
+
+# How good a network is. train: trained from scratch, scored on the validation rows. Kinds: {estimators}
+estimator:
+  kind: train
+  epochs: 8
+  batch_size: 64
+  optimizer: {{kind: adamw, lr: 0.003}}  # or sgd
+  schedule: {{kind: cosine, warmup: 1}}  # or constant, warm_restarts
+  time_limit: 600  # seconds; a network that takes longer counts as failed
+
+# Where networks are trained. processes: on this machine, a crash fails one network only. Kinds: {pools}
+pool:
+  kind: processes
+  workers: auto
+
+# The last training by `evonas test`, which touches the test rows once; the rest is as in estimator.
+final:
+  epochs: 30
+
+# What the run folder keeps: weights of the front and the population, or of all.
+store:
+  keep_weights: front
+"""
+
+
+def starter(kind: str, file: str = "recipe.yaml") -> str:
+    """A commented recipe to start from, for a task of this kind. RecipeError for an unknown kind."""
+    if kind not in task.TABLE:
+        raise RecipeError(f"task {show(kind)} is not known; {nearest(kind, list(task.TABLE))}")
+    settings = task.TABLE[kind]
+    rooms = {"tasks": task, "encodings": encoding, "strategies": strategy, "estimators": estimate, "pools": pool}
+    kinds = {word: ", ".join(room.TABLE) for word, room in rooms.items()}
+    return _STARTER.format(
+        file=file,
+        name=kind,
+        about=" ".join((settings.__doc__ or "").split()),
+        task=_starting_task(kind, settings),
+        objectives=", ".join(objective_names()),
+        goals="error, params",
+        **kinds,
+    )
+
+
+def _starting_task(kind: str, settings: type[Settings]) -> str:
+    """The lines of a task's section: its kind, what it cannot do without, and how it is divided."""
+    lines = [f"  kind: {kind}"]
+    about = descriptions(settings)
+    for name, one in settings.model_fields.items():
+        if one.is_required():
+            value = _PLACEHOLDERS.get(name, "data")
+            lines.append(f"  {name}: {value}  # {about.get(name, '')}")
+    default = settings.model_fields["validation"].default
+    lines.append(f"  validation: {default}  # rows kept apart to score networks during the search")
+    return "\n".join(lines)
+
+
+_PLACEHOLDERS = {"file": "data.csv", "x": "x.npy", "y": "y.npy", "function": "my_file.py:my_function"}
+"""What to write for a key that only the user knows."""

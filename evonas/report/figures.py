@@ -1,0 +1,325 @@
+"""Figures of a search from plain data: fronts, species, hypervolume, learning curves; and figures as files.
+
+Every function returns a matplotlib Figure of its own: no pyplot, no global state, so threads and servers may call them.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import wraps
+from itertools import groupby
+from pathlib import Path
+from threading import RLock
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from evonas.core import Objective, RecipeError, StorageError
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B5B95", "#8C6D31")
+INK, FAINT, GRID = "#262A30", "#9AA1AB", "#E6E8EC"
+
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": INK,
+    # a run's or a genome's name is text, never a formula: '$' must not start one
+    "text.parse_math": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "figure.dpi": 150,
+    "savefig.facecolor": "white",
+    # text stays text (small, searchable files), and the same figure gives the same bytes
+    "svg.fonttype": "none",
+    "svg.hashsalt": "evonas",
+}
+
+_LOG_FROM = 20.0
+"""A range of positive values wider than this factor is shown on a logarithmic axis."""
+
+
+_SETTINGS = RLock()
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def styled(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Runs a drawing function under STYLE; the settings are matplotlib's global ones, hence the lock, and restored."""
+
+    @wraps(function)
+    def inner(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with _SETTINGS, matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return inner
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+_DATELESS: Mapping[str, Mapping[str, None]] = {
+    "svg": {"Date": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+@styled
+def render(figure: Figure, format: str) -> bytes:
+    """A figure as the bytes of an `svg`, `png` or `pdf` file; equal figures, equal bytes. RecipeError if unknown."""
+    if format not in _DATELESS:
+        raise RecipeError(f"no picture format {format!r}: end the file's name with .svg, .png or .pdf")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=format, metadata=dict(_DATELESS[format]))
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Writes a figure; the ending of the name says the format. RecipeError, StorageError."""
+    path = Path(path)
+    content = render(figure, path.suffix.lstrip(".").lower())
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise StorageError(f"cannot write the picture {path}: {error.strerror or error}") from None
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------- numbers
+
+
+def short(value: float) -> str:
+    """A number for a label: 1234567 -> `1.23M`, 0.0512 -> `0.0512`."""
+    for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        # 999,600 rounds to 1M rather than to 1000k
+        if abs(value) >= limit * 0.9995:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def _scale(axis: Any, values: Iterable[float]) -> None:
+    """Gives an axis a logarithmic scale where the values ask for one, and labels such as 20k."""
+    values = tuple(values)
+    if values and min(values) > 0 and max(values) / min(values) > _LOG_FROM:
+        axis._set_axes_scale("log")
+        wide = max(values) / min(values) > 3000
+        axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def _label(objective: Objective) -> str:
+    unit = f" ({objective.unit})" if objective.unit else ""
+    better = "lower" if objective.direction == "min" else "higher"
+    return f"{objective.name}{unit}, {better} is better"
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+
+
+@styled
+def front(
+    axes: tuple[Objective, Objective],
+    points: Mapping[int, tuple[float, float]],
+    front: Collection[int],
+    *,
+    knee: int | None = None,
+    title: str = "Pareto front",
+) -> Figure:
+    """A scatter of two objectives: every individual faint, the front strong with its staircase, the knee marked.
+
+    `points` maps an individual's id to its two values (those not finite are left out), `front` holds the ids on the
+    front, which may come from more objectives than two: the staircase joins those that are best in the two shown."""
+    seen = {id: point for id, point in points.items() if all(map(math.isfinite, point))}
+    best = {id: seen[id] for id in front if id in seen}
+    others = {id: point for id, point in seen.items() if id not in best}
+    figure, ax = _figure(title)
+    if others:
+        ax.scatter(_column(others, 0), _column(others, 1), s=16, color=FAINT, alpha=0.45, linewidths=0, label="others")
+    if best:
+        ax.plot(*_staircase(axes, list(best.values())), color=PALETTE[0], linewidth=1.6, alpha=0.65, zorder=3)
+        ax.scatter(_column(best, 0), _column(best, 1), s=38, color=PALETTE[0], edgecolors="white", linewidths=0.8,
+                   zorder=4, label="front")  # fmt: skip
+    if knee is not None and knee in best:
+        ax.scatter(*best[knee], s=150, marker="D", color=PALETTE[1], edgecolors="white", linewidths=1.2, zorder=5,
+                   label=f"knee: individual {knee}")  # fmt: skip
+    for axis, objective, values in ((ax.xaxis, axes[0], _column(seen, 0)), (ax.yaxis, axes[1], _column(seen, 1))):
+        axis.set_label_text(_label(objective))
+        _scale(axis, values)
+    _limits(ax, axes)
+    if seen:
+        ax.legend(loc="best")
+    else:
+        _empty(ax, "no individual has both values yet")
+    return figure
+
+
+@styled
+def species(history: Sequence[Mapping[int, int]], *, title: str = "Species") -> Figure:
+    """Species as stacked bands over the generations; `history[g]` maps a species' id to its number of members."""
+    figure, ax = _figure(title)
+    ids = sorted({id for generation in history for id in generation})
+    ax.set_xlabel("generation")
+    ax.set_ylabel("members (individuals)")
+    if not ids:
+        return _empty(ax, "no species yet")
+    # a generation is a bar from g - 1/2 to g + 1/2, so that a run of one generation shows something too
+    edges = [g - 0.5 for g in range(len(history) + 1)]
+    below = [0] * len(history)
+    for i, id in enumerate(ids):
+        sizes = [generation.get(id, 0) for generation in history]
+        above = [low + size for low, size in zip(below, sizes, strict=True)]
+        ax.fill_between(edges, [*below, below[-1]], [*above, above[-1]], step="post", color=PALETTE[i % len(PALETTE)],
+                        alpha=0.82, linewidth=0.6, edgecolor="white")  # fmt: skip
+        _name_band(ax, str(id), sizes, below, above, max(sum(g.values()) for g in history))
+        below = above
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_ylim(0, max(below) or 1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(False)
+    return figure
+
+
+@styled
+def hypervolume(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str = "Hypervolume") -> Figure:
+    """Hypervolume (share of the reference box) over evaluations, one line a run: `curves[name]` holds (evaluations,
+    hypervolume) pairs."""
+    figure, ax = _figure(title)
+    ax.set_xlabel("evaluations (individuals)")
+    ax.set_ylabel("hypervolume, higher is better")
+    for i, (name, curve) in enumerate(curves.items()):
+        xs, ys = [x for x, _ in curve], [y for _, y in curve]
+        # the front holds what it has until the next estimate arrives
+        ax.step(xs, ys, where="post", color=PALETTE[i % len(PALETTE)], linewidth=1.8, label=name,
+                linestyle=_dash(i), marker="o" if len(xs) <= 30 else "", markersize=3.5)  # fmt: skip
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    if not any(curves.values()):
+        return _empty(ax, "no generation finished yet")
+    if len(curves) > 1:
+        ax.legend(loc="lower right")
+    return figure
+
+
+@styled
+def learning_curves(
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    metrics: Sequence[str] | None = None,
+    *,
+    title: str = "Learning curves",
+) -> Figure:
+    """Learning curves, a panel per metric and a line per individual: `curves[name]` has one mapping per epoch.
+
+    `metrics` are the keys to show, all but `epoch` and `seconds` unless told. Values not finite leave a gap."""
+    if metrics is None:
+        keys = {key: None for curve in curves.values() for point in curve for key in point}
+        metrics = [key for key in keys if key not in ("epoch", "seconds")]
+    panels = max(len(metrics), 1)
+    figure = Figure(figsize=(1.2 + 4.4 * panels, 4.2), layout="constrained")
+    panes = figure.subplots(1, panels, squeeze=False)[0]
+    panes[0].set_title(title)
+    if not metrics:
+        return _empty(panes[0], "nothing trained yet")
+    for ax, metric in zip(panes, metrics, strict=True):
+        _learning_panel(ax, curves, metric)
+    if 1 < len(curves) <= len(PALETTE):
+        panes[-1].legend(loc="best")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------- details
+
+
+def _figure(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    ax = figure.add_subplot()
+    ax.set_title(title)
+    return figure, ax
+
+
+def _empty(ax: Axes, why: str) -> Figure:
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=FAINT)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    assert isinstance(ax.figure, Figure)
+    return ax.figure
+
+
+def _column(points: Mapping[int, tuple[float, float]], index: int) -> list[float]:
+    return [point[index] for point in points.values()]
+
+
+def _dash(index: int) -> str:
+    """Lines beyond the palette's length repeat its colours in another dash, and so stay apart in print as well."""
+    return ("-", "--", ":", "-.")[index // len(PALETTE) % 4]
+
+
+def _staircase(
+    axes: tuple[Objective, Objective], points: Sequence[tuple[float, float]]
+) -> tuple[list[float], list[float]]:
+    """The border of what the points dominate, as a polyline from the best first objective to the best second one."""
+    ordered = sorted(points, key=lambda point: (axes[0].loss(point[0]), axes[1].loss(point[1])))
+    corners: list[tuple[float, float]] = []
+    for x, y in ordered:
+        if not corners:
+            corners.append((x, y))
+        elif axes[1].loss(y) < axes[1].loss(corners[-1][1]):
+            corners += [(x, corners[-1][1]), (x, y)]
+    return [x for x, _ in corners], [y for _, y in corners]
+
+
+def _limits(ax: Axes, axes: tuple[Objective, Objective]) -> None:
+    """Dashed lines at the constraints that lie within view; one far away would only squeeze the points."""
+    for line, view, objective in ((ax.axvline, ax.get_xlim(), axes[0]), (ax.axhline, ax.get_ylim(), axes[1])):
+        for bound in (objective.min, objective.max):
+            if bound is not None and view[0] <= bound <= view[1]:
+                line(bound, color=PALETTE[1], linestyle="--", linewidth=1, alpha=0.7, zorder=1)
+
+
+def _name_band(
+    ax: Axes, name: str, sizes: Sequence[int], below: Sequence[int], above: Sequence[int], total: int
+) -> None:
+    """Writes a species' id into its band, in the middle of the longest thick stretch; thin bands stay unnamed."""
+    thick = [size >= 0.8 * max(sizes) for size in sizes]
+    stretches = [list(run) for is_thick, run in groupby(range(len(sizes)), thick.__getitem__) if is_thick]
+    longest = max(stretches, key=len)
+    at = longest[len(longest) // 2]
+    if sizes[at] * 20 >= total:
+        ax.text(at, (below[at] + above[at]) / 2, name, ha="center", va="center", color="white", fontsize=9,
+                fontweight="bold", clip_on=True)  # fmt: skip
+
+
+def _learning_panel(ax: Axes, curves: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> None:
+    crowd = len(curves) > len(PALETTE)
+    shown: list[float] = []
+    for i, (name, curve) in enumerate(curves.items()):
+        xs = [point.get("epoch", number) for number, point in enumerate(curve, start=1)]
+        ys = [point.get(metric, math.nan) for point in curve]
+        shown += [y for y in ys if math.isfinite(y)]
+        ax.plot(xs, ys, color=PALETTE[i % len(PALETTE)], linewidth=1 if crowd else 1.8, alpha=0.45 if crowd else 1,
+                marker="" if len(xs) > 1 else "o", label=name)  # fmt: skip
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(metric)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _scale(ax.yaxis, shown)

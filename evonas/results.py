@@ -1,0 +1,230 @@
+"""A run as users see it: its front, individuals, species, lineages and trained networks, read from the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evonas import encoding, objective, pareto, task
+from evonas import recipe as recipes
+from evonas.core import Estimate, Genome, Individual, Objective, RecipeError, State
+from evonas.store import Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from evonas.encoding.plan import Plan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One individual as tables show it: its estimate beside what its genome says."""
+
+    id: int
+    values: Mapping[str, float]
+    status: str
+    reason: str
+    summary: str
+    key: str
+    parents: tuple[int, ...]
+    birth: int
+    species: int | None
+    front: bool
+    knee: bool
+    tested: Mapping[str, float]
+
+
+class Run:
+    """A run folder as users see it: `front()`, `network(id)`, `species()`, `lineage(id)`, `resume()`."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.recipe = recipes.from_json(store.recipe)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<evonas run {self.name!r}: {self.status}, {len(self.generations())} generations>"
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def folder(self) -> Path:
+        return self.store.folder
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """Versions, seed, threads, processor and hardware that the run was started with."""
+        return self.store.about
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        return objective.resolve(self.recipe.objectives)
+
+    @cached_property
+    def task(self) -> task.Task:
+        return task.build(self.recipe.task)
+
+    @cached_property
+    def encoding(self) -> Any:
+        shape = self.store.about["task"]
+        return encoding.build(self.recipe.encoding, tuple(shape["input"]), shape["outputs"])
+
+    @property
+    def status(self) -> str:
+        """`running` (another process holds the folder), `finished`, or `interrupted`."""
+        if self.store.locked():
+            return "running"
+        done = len(self.generations()) >= self.recipe.strategy.generations
+        return "finished" if done else "interrupted"
+
+    # reading --------------------------------------------------------------------------------------------------
+
+    def generations(self) -> list[dict[str, Any]]:
+        """One mapping per completed generation: number, evaluations, hypervolume, failures, seconds, best values."""
+        return self.store.generations()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened to the run: started, resumed, warnings, tests."""
+        return self.store.events()
+
+    def individual(self, id: int) -> Individual:
+        """One individual; raises RecipeError naming the highest id where there is none such."""
+        return self.store.individual(id, self.encoding.from_json)
+
+    def estimate(self, id: int) -> Estimate | None:
+        """Its estimate, or None while it is still to come."""
+        return self.store.estimate(id)
+
+    def genome(self, id: int) -> Genome:
+        return self.individual(id).genome
+
+    def plan(self, id: int) -> Plan:
+        """The network of an individual as data: steps with shapes, parameters and FLOPs."""
+        return self.encoding.decode(self.genome(id))  # type: ignore[no-any-return]
+
+    def front(self, generation: int | None = None) -> list[Row]:
+        """The run's Pareto front (after `generation`, by default the last), sorted by the first objective."""
+        ids = self.store.front(generation)
+        rows = self._rows(ids)
+        first = self.objectives[0]
+        return sorted(rows, key=lambda row: (first.loss(row.values[first.name]), row.id))
+
+    def individuals(self) -> list[Row]:
+        """Every individual of the run, by id."""
+        return self._rows(None)
+
+    def knee(self) -> int | None:
+        """Id of the front member with the best trade-off, None on fronts of fewer than three."""
+        ids = self.store.front()
+        estimates = self.store.estimates(ids)
+        return self._knee([estimates[id] for id in sorted(estimates)])
+
+    def species(self) -> list[dict[str, Any]]:
+        """Species over the generations: id, generation, size, best, representative, born, improved."""
+        return self.store.species()
+
+    def lineage(self, id: int) -> list[Row]:
+        """The individual's ancestors from the founders on, itself last, in order of birth."""
+        family: set[int] = set()
+        pending = [id]
+        while pending:
+            one = pending.pop()
+            if one not in family:
+                family.add(one)
+                pending += self.individual(one).parents
+        return self._rows(sorted(family))
+
+    def network(self, id: int) -> nn.Module:
+        """The trained network of an individual, in evaluation mode on the CPU; input as the task gives it, normalised.
+
+        Raises RecipeError where its weights were not kept (`store.keep_weights: front` keeps those of the front)."""
+        from evonas.phenotype import network
+
+        built = network.build(self.plan(id), seed=None)
+        network.load(built, network.from_bytes(self.weights(id)))
+        return built.eval()
+
+    def weights(self, id: int) -> bytes:
+        """Its trained weights as safetensors bytes, checked against their SHA-256."""
+        estimate = self.estimate(id)
+        if estimate is None or estimate.weights is None:
+            why = "is not estimated yet" if estimate is None else f"{estimate.status}: {estimate.reason or 'no training'}"
+            raise RecipeError(f"individual {id} has no weights ({why}); choose one of the front: {self._front_ids()}")
+        if not self.store.has_weights(estimate.weights):
+            raise RecipeError(
+                f"the weights of individual {id} were not kept (store.keep_weights: "
+                f"{self.recipe.store.keep_weights}); choose one of the front: {self._front_ids()}"
+            )
+        return self.store.weights(estimate.weights)
+
+    def close(self) -> None:
+        self.store.close()
+
+    def statistics(self, state: State, batch: Collection[Estimate]) -> dict[str, Any]:
+        """What is stored about a generation: evaluations, failures, hypervolume, species, best value per objective."""
+        front = [state.estimates[id] for id in state.front]
+        return {
+            "evaluations": state.evaluations,
+            "failed": sum(estimate.status == "failed" for estimate in batch),
+            "hypervolume": self._hypervolume(front, state.memory.get("reference")),
+            "best": {one.name: _best(one, front) for one in self.objectives} if front else {},
+            "species": len(state.species),
+        }
+
+    def _hypervolume(self, front: Sequence[Estimate], reference: Sequence[float] | None) -> float | None:
+        if reference is None or not front:
+            return None
+        return pareto.hypervolume(self._losses(front), reference)
+
+    def _losses(self, estimates: Sequence[Estimate]) -> list[list[float]]:
+        return [[o.loss(estimate.values[o.name]) for o in self.objectives] for estimate in estimates]
+
+    def _knee(self, front: Sequence[Estimate]) -> int | None:
+        at = pareto.knee(self._losses(front)) if front else None
+        return None if at is None else front[at].id
+
+    def _front_ids(self) -> str:
+        ids = [str(id) for id in self.store.front()]
+        return ", ".join(ids[:12]) + (" ..." if len(ids) > 12 else "") if ids else "none yet"
+
+    def _rows(self, ids: Sequence[int] | None) -> list[Row]:
+        estimates = self.store.estimates(ids)
+        front = self.store.front()
+        knee = self._knee([estimates[id] for id in front if id in estimates])
+        species = {id: one["species"] for one in self.store.species(len(self.generations())) for id in one["members"]}
+        tested = {test["id"]: test["values"] for test in self.store.tests()}
+        rows = []
+        for individual in self.store.individuals(ids, self.encoding.from_json):
+            estimate = estimates.get(individual.id)
+            rows.append(
+                Row(
+                    individual.id,
+                    estimate.values if estimate else {},
+                    estimate.status if estimate else "waiting",
+                    estimate.reason if estimate else "",
+                    self.encoding.summary(individual.genome),
+                    individual.genome.key,
+                    individual.parents,
+                    individual.birth,
+                    species.get(individual.id),
+                    individual.id in front,
+                    individual.id == knee,
+                    tested.get(individual.id, {}),
+                )
+            )
+        return rows
+
+
+def _best(objective: Objective, estimates: Sequence[Estimate]) -> float:
+    values = [estimate.values[objective.name] for estimate in estimates]
+    return min(values) if objective.direction == "min" else max(values)

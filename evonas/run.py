@@ -1,0 +1,393 @@
+"""The loop: recipe in, front out. Starting and resuming are the same code; a resume replays one generation."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from evonas import objective, pool, strategy, task
+from evonas import recipe as recipes
+from evonas.core import Estimate, EvonasError, Genome, Individual, Job, Pool, RecipeError, State, Strategy, seed_of
+from evonas.report.progress import Progress
+from evonas.results import Run
+from evonas.store import Store
+from evonas.strategy.problem import Problem, begin
+
+Observer = Callable[[Progress], None]
+
+
+class Interrupted(EvonasError):
+    """A run that a signal stopped; everything committed stays (exit code 130 or 143)."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum  # type: ignore[misc]
+
+
+# ------------------------------------------------------------------------------------------------------- the loop
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One run under way: its folder, its strategy, its workers, and who watches."""
+
+    run: Run
+    strategy: Strategy
+    workers: Pool
+    watch: _Watch
+    stop: _Stop
+
+    def follow(self, state: State) -> State:
+        """Generations until the recipe's last one."""
+        while state.generation < self.run.recipe.strategy.generations:
+            state = self.generation(state)
+        return state
+
+    def generation(self, state: State) -> State:
+        """One generation. Every estimate commits as it arrives, the generation with its state in one transaction."""
+        store = self.run.store
+        born, asked = self.strategy.ask(state)
+        with self.stop.held():
+            store.lay(born, self.run.encoding.to_json)
+        known = store.estimates([individual.id for individual in born])
+        self.watch.batch(asked, known.values(), len(born))
+        for outcomes in self.workers.run([self.job(one) for one in born if one.id not in known]):
+            with self.stop.held():
+                known |= store.commit(outcomes)
+            self.watch.batch(asked, known.values(), len(born))
+        state = self.strategy.tell(asked, [(individual, known[individual.id]) for individual in born])
+        with self.stop.held():
+            store.commit_generation(state, self.run.statistics(state, known.values()))
+            self.collect(state)
+        self.watch.generation(state)
+        _refuse_hopeless(state, known.values())
+        return state
+
+    def job(self, individual: Individual) -> Job:
+        """The estimate of one individual as plain data; its seed is named by the run's seed and the individual's id."""
+        genome = self.run.encoding.to_json(individual.genome)
+        return Job(individual.id, seed_of(self.run.recipe.seed, "estimate", individual.id), genome)
+
+    def collect(self, state: State) -> None:
+        """Deletes the weights of the dead; population, front and tested networks keep theirs."""
+        if self.run.recipe.store.keep_weights == "front":
+            tested = {test["weights"] for test in self.run.store.tests()}
+            living = {estimate.weights for estimate in state.estimates.values()}
+            self.run.store.collect({sha for sha in tested | living if sha})
+
+
+def _refuse_hopeless(state: State, estimates: Collection[Estimate]) -> None:
+    """Stops a run whose generation failed to the last individual and left nothing to breed from."""
+    if not state.population and not state.front:
+        reasons = [estimate.reason for estimate in sorted(estimates, key=lambda estimate: estimate.id)]
+        raise EvonasError(
+            f"all {len(reasons)} networks of generation {state.generation} failed, the first with: {reasons[0]}; "
+            "mend that and resume the run, or change the recipe"
+        )
+
+
+# ------------------------------------------------------------------------------------------------------ the public
+
+
+def start(
+    recipe: recipes.Recipe | str | Path | Mapping[str, Any],
+    *,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    overrides: Mapping[str, str] | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Starts a run from a recipe (a model, a file, or a mapping) and follows it to its end.
+
+    The folder is `runs/name`; without a name the recipe's, with a number where that is taken. Raises RecipeError,
+    DataError, LockedError (the name is taken), StorageError, Interrupted."""
+    checked = recipe if isinstance(recipe, recipes.Recipe) else recipes.read(recipe, overrides or {})
+    facts = about(checked)
+    folder = Path(runs) / (name or _free_name(Path(runs), checked.name))
+    return _follow(Store.create(folder, checked.model_dump(mode="json"), facts), observer)
+
+
+def resume(
+    run: Run | str | Path,
+    *,
+    generations: str | int | None = None,
+    recipe: recipes.Recipe | str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, str] | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Goes on with an interrupted, killed or finished run exactly where it stood.
+
+    `generations` is a new total, or `"+20"` for twenty more. A `recipe` or `overrides` may change limits only; any
+    other difference is refused with the differing keys (RecipeError)."""
+    store = Store.open(run.folder if isinstance(run, Run) else Path(run), write=True)
+    try:
+        _relimit(store, generations, recipe, overrides or {})
+        _note_changes(store)
+    except BaseException:
+        store.close()
+        raise
+    return _follow(store, observer)
+
+
+def open(run: str | Path) -> Run:
+    """A run for reading; it may be going on in another process."""
+    return Run(Store.open(Path(run)))
+
+
+def list_runs(runs: str | Path = "runs") -> list[Run]:
+    """All runs in a folder, by name; folders that are no runs are left out."""
+    folder = Path(runs)
+    found = sorted(path.parent for path in folder.glob("*/run.sqlite")) if folder.is_dir() else []
+    return [open(path) for path in found]
+
+
+def problem(run: Run) -> Problem:
+    """The search problem that a run's recipe describes."""
+    from evonas import zoo
+
+    limits = objective.Screen(run.encoding, run.recipe.objectives)
+    bounds = run.recipe.encoding.bounds
+
+    def broken(genome: Genome) -> str:
+        return bounds.violation(run.encoding.decode(genome)) or limits.why(genome)
+
+    founders = tuple(zoo.load(name, run.encoding) for name in run.recipe.encoding.start)
+    for name, genome in zip(run.recipe.encoding.start, founders, strict=True):
+        if why := broken(genome):
+            raise RecipeError(f"encoding.start: {name!r} breaks a bound: {why}; raise the bound or leave it out")
+    speciation = run.recipe.strategy.speciation
+    screen = lambda genome: not broken(genome)  # noqa: E731
+    return Problem(run.encoding, run.objectives, run.recipe.seed, screen, founders, zoo.enrol, speciation)
+
+
+# --------------------------------------------------------------------------------------------- starting, resuming
+
+
+def _follow(store: Store, observer: Observer | None) -> Run:
+    """Runs the loop over an open, writable store and hands the run back for reading."""
+    run = Run(store)
+    workers: Pool | None = None
+    try:
+        with _Stop() as stop:
+            try:
+                search = strategy.build(run.recipe.strategy, problem(run))
+                state = store.load_state(run.encoding.from_json) or begin()
+                workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch")
+                watch = _Watch(run, observer, state, workers.workers)
+                state = _Search(run, search, workers, watch, stop).follow(state)
+            except KeyboardInterrupt:
+                raise _interrupted(run, stop) from None
+        store.event("finished", f"{state.generation} generations, {state.evaluations} estimates")
+        watch.end(state)
+    finally:
+        if workers is not None:
+            workers.close()
+        store.close()
+    return open(store.folder)
+
+
+def _interrupted(run: Run, stop: _Stop) -> Interrupted:
+    done, total = len(run.generations()), run.recipe.strategy.generations
+    run.store.event("interrupted", f"stopped by {stop.signal_name} after generation {done}")
+    return Interrupted(
+        f"stopped after generation {done} of {total}; nothing finished is lost; go on with: evonas resume {run.name}",
+        stop.signum,
+    )
+
+
+def _relimit(
+    store: Store,
+    generations: str | int | None,
+    recipe: recipes.Recipe | str | Path | Mapping[str, Any] | None,
+    overrides: Mapping[str, str],
+) -> None:
+    """Writes the new limits into the stored recipe, or refuses a recipe that differs in more than limits."""
+    old = recipes.from_json(store.recipe)
+    new = old
+    if recipe is not None:
+        new = recipe if isinstance(recipe, recipes.Recipe) else recipes.read(recipe)
+    if overrides:
+        new = recipes.override(new, overrides)
+    if generations is not None:
+        total = _total(generations, len(store.generations()))
+        new = recipes.override(new, {"strategy.generations": str(total)})
+    changed = recipes.differing(old, new)
+    refused = [difference for difference in changed if not recipes.resumable(difference[0])]
+    if refused:
+        lines = "\n".join(f"  {path}: {was!r} in the run, {now!r} now" for path, was, now in refused)
+        raise RecipeError(
+            f"{store.folder.name} cannot go on with another recipe; these keys differ:\n{lines}\n"
+            "start a new run instead, or resume without a recipe"
+        )
+    if changed:
+        store.relimit(new.model_dump(mode="json"))
+        store.event("limits", "; ".join(f"{path}: {was!r} -> {now!r}" for path, was, now in changed))
+
+
+def _total(generations: str | int, done: int) -> int:
+    text = str(generations)
+    try:
+        total = done + int(text) if text.startswith("+") else int(text)
+    except ValueError:
+        raise RecipeError(f"--generations {text!r} is no number: write a total such as 40, or +20 for twenty more") from None
+    if total < done or total < 1:
+        raise RecipeError(f"--generations {text}: the run has {done} generations already; write +N for N more")
+    return total
+
+
+def _note_changes(store: Store) -> None:
+    """Records a resume, and where it cannot be bit-identical because the software or processor changed."""
+    now = machine()
+    was = store.about
+    differing = [key for key in ("torch", "numpy", "cpu_capability", "threads") if now.get(key) != was.get(key)]
+    store.event("resumed", f"at generation {len(store.generations())}", {"process": os.getpid()})
+    if differing:
+        text = "; ".join(f"{key} {was.get(key)} -> {now.get(key)}" for key in differing)
+        store.event("warning", f"this resume is not bit-identical to an uninterrupted run: {text}")
+
+
+def _free_name(runs: Path, name: str) -> str:
+    if not (runs / name).exists():
+        return name
+    number = 2
+    while (runs / f"{name}-{number}").exists():
+        number += 1
+    return f"{name}-{number}"
+
+
+def about(recipe: recipes.Recipe) -> dict[str, Any]:
+    """What a run is stored with: versions, processor, threads, seed and the shape of its task.
+
+    The data are loaded for that, so that every mistake in them shows before a run folder exists."""
+    shape = task.build(recipe.task).load(recipe.seed).shape
+    return {
+        **machine(),
+        "seed": recipe.seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "task": {"input": list(shape.input), "outputs": shape.outputs, "kind": shape.kind, "labels": list(shape.labels)},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Versions and hardware that decide whether a resume can be bit-identical."""
+    import torch
+
+    return {
+        "evonas": metadata.version("evonas"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": metadata.version("numpy"),
+        "deap": metadata.version("deap"),
+        "moocore": metadata.version("moocore"),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+# ------------------------------------------------------------------------------------------- signals and progress
+
+
+class _Stop:
+    """SIGINT and SIGTERM as KeyboardInterrupt, held back while a commit is written; a second one leaves at once."""
+
+    def __init__(self) -> None:
+        self.signum = int(signal.SIGINT)
+        self._pending = self._holding = False
+        self._before: dict[int, Any] = {}
+
+    @property
+    def signal_name(self) -> str:
+        return signal.Signals(self.signum).name
+
+    def __enter__(self) -> _Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, signum: int, _: FrameType | None) -> None:
+        if self._pending:
+            os._exit(128 + signum)
+        self.signum, self._pending = signum, True
+        if not self._holding:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While inside, a signal waits until the end."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._pending:
+            raise KeyboardInterrupt
+
+
+class _Watch:
+    """Turns the loop's steps into `Progress` for an observer."""
+
+    def __init__(self, run: Run, observer: Observer | None, state: State, workers: int) -> None:
+        self._run, self._observer = run, observer
+        self._began, self._first = time.monotonic(), state.generation
+        self._failures = sum(row["failed"] for row in run.generations())
+        self._last = Progress(
+            kind="start",
+            run=run.name,
+            folder=str(run.folder),
+            generations=run.recipe.strategy.generations,
+            workers=workers,
+            objectives=run.objectives,
+            failures=self._failures,
+            **self._standing(state),
+        )
+        self._send(self._last)
+
+    def batch(self, state: State, estimates: Collection[Estimate], total: int) -> None:
+        failures = self._failures + sum(estimate.status == "failed" for estimate in estimates)
+        evaluations = state.evaluations + len(estimates)
+        self._emit("batch", done=len(estimates), total=total, evaluations=evaluations, failures=failures)
+
+    def generation(self, state: State) -> None:
+        self._failures = self._last.failures
+        self._emit("generation", done=0, total=0, **self._standing(state))
+
+    def end(self, state: State) -> None:
+        self._emit("end", **self._standing(state))
+
+    def _standing(self, state: State) -> dict[str, Any]:
+        statistics = self._run.statistics(state, ())
+        names = [one.name for one in self._run.objectives]
+        front = tuple(tuple(state.estimates[id].values[name] for name in names) for id in state.front)
+        shown = {key: statistics[key] for key in ("evaluations", "best", "hypervolume", "species")}
+        return {**shown, "generation": state.generation, "front": front}
+
+    def _emit(self, kind: Literal["batch", "generation", "end"], **changes: Any) -> None:
+        self._last = replace(self._last, kind=kind, **changes)
+        self._send(self._last)
+
+    def _send(self, progress: Progress) -> None:
+        if self._observer is None:
+            return
+        seconds = time.monotonic() - self._began
+        made = progress.generation - self._first + (progress.done / progress.total if progress.total else 0.0)
+        left = progress.generations - self._first - made
+        self._observer(replace(progress, seconds=seconds, eta=seconds / made * left if made > 0 else None))

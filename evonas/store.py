@@ -1,0 +1,1168 @@
+"""The run folder: a SQLite database whose every row carries a hash, and weights files named by their SHA-256.
+
+The only module that writes. `run.sqlite` has one writer (a lock file) and any number of readers, who never write and
+never checkpoint. Three things together make damage visible: each row's hash covers its table, key and content; the
+ledger row counts and sums the hashes of every table, so that no row can vanish; the file `tip` counts commits outside
+the database, so that a cut write-ahead log is seen. `recipe.yaml` is a copy for people, the database is what counts."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import socket
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from evonas import yaml
+from evonas.core import (
+    DataError,
+    Edit,
+    Estimate,
+    Genome,
+    Individual,
+    Json,
+    LockedError,
+    Outcome,
+    RecipeError,
+    Species,
+    State,
+    StorageError,
+    dumps,
+    loads,
+)
+from evonas.marks import Marks
+
+__all__ = ["FORMAT", "Store", "StoreWarning", "state_from_json", "state_to_json", "valid_name"]
+
+FORMAT, SINCE = 1, "0.1.0"
+"""The format of the run folder, and the first version of evonas that reads it."""
+
+KEPT_STATES = 3
+"""How many of the newest states stay: a damaged one can be replayed from the one before."""
+
+PAGE_BYTES = 8192
+LOCK_SECONDS = 0.5
+BUSY_SECONDS = 5.0
+
+Row = tuple[Any, ...]
+"""A table's row without its hash: the key first."""
+
+_TABLES: dict[str, tuple[str, ...]] = {
+    "meta": ("name TEXT PRIMARY KEY", "value TEXT"),
+    "ledger": ("id INTEGER PRIMARY KEY", "body TEXT"),
+    "genomes": ("key TEXT PRIMARY KEY", "body TEXT"),
+    "individuals": ("id INTEGER PRIMARY KEY", "birth INTEGER", "key TEXT", "parents TEXT", "edits TEXT"),
+    "estimates": (
+        "id INTEGER PRIMARY KEY", "status TEXT", "objectives TEXT", "reason TEXT", "curve TEXT", "cost TEXT",
+        "weights TEXT", "arrived INTEGER", "time REAL",
+    ),
+    "generations": (
+        "generation INTEGER PRIMARY KEY", "evaluations INTEGER", "hypervolume REAL", "seconds REAL", "time REAL",
+        "stats TEXT",
+    ),
+    "species": ("generation INTEGER PRIMARY KEY", "body TEXT"),
+    "fronts": ("generation INTEGER PRIMARY KEY", "body TEXT"),
+    "states": ("generation INTEGER PRIMARY KEY", "body TEXT"),
+    "events": ("number INTEGER PRIMARY KEY", "time REAL", "kind TEXT", "text TEXT", "data TEXT"),
+    "tests": (
+        "number INTEGER PRIMARY KEY", "individual INTEGER", "seed TEXT", "objectives TEXT", "curve TEXT", "cost TEXT",
+        "weights TEXT", "time REAL",
+    ),
+}  # fmt: skip
+"""Columns by table, the key first. Second comes the column `hash`, where a scan of it touches no overflow page."""
+
+_KEY = {table: columns[0].split()[0] for table, columns in _TABLES.items()}
+_SCHEMA = {
+    table: f"CREATE TABLE {table} ({columns[0]}, hash BLOB, {', '.join(columns[1:])})"
+    for table, columns in _TABLES.items()
+}
+_COUNTED = ("genomes", "individuals", "estimates", "generations", "species", "fronts", "events", "tests")
+"""Tables that the ledger counts. Not the states: a damaged one gives way to an older one instead of ending the run."""
+
+_SHA = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_TIP = re.compile(r"(\d{20}) ([0-9a-f]{32})\n")
+_SUM = 1 << 128
+_REFUSED = {
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM,
+}  # fmt: skip
+_RECIPE_HEAD = "# The recipe this run was started with, in full. A copy to read: the run follows run.sqlite.\n"
+
+
+class StoreWarning(UserWarning):
+    """Damage that was noticed and worked around; nothing that was read is wrong."""
+
+
+def valid_name(name: str) -> str:
+    """The name of a run, if it can be a folder on every system; else RecipeError."""
+    if not _NAME.fullmatch(name) or ".." in name or name.endswith(".") or _DEVICE.fullmatch(name):
+        raise RecipeError(
+            f"run name {name[:80]!r} is not allowed: 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter "
+            "or digit, without '..' and no device name such as 'con'"
+        )
+    return name
+
+
+# ------------------------------------------------------------------------------------------------ states as JSON
+
+
+def state_to_json(state: State) -> Json:
+    """A state as JSON; individuals and estimates by id, since the store has them already."""
+    return {
+        "generation": state.generation,
+        "next_id": state.next_id,
+        "population": [individual.id for individual in state.population],
+        "estimates": list(state.estimates),
+        "front": list(state.front),
+        "species": [_species_to_json(one) for one in state.species],
+        "marks": state.marks.to_json(),
+        "evaluations": state.evaluations,
+        "memory": dict(state.memory),
+    }
+
+
+def state_from_json(data: Json, individuals: Mapping[int, Individual], estimates: Mapping[int, Estimate]) -> State:
+    """The state again, from the individuals and estimates that it names."""
+    return State(
+        generation=data["generation"],
+        next_id=data["next_id"],
+        population=tuple(individuals[id] for id in data["population"]),
+        estimates={id: estimates[id] for id in data["estimates"]},
+        front=tuple(data["front"]),
+        species=tuple(
+            Species(
+                one["species"], individuals[one["representative"]], tuple(one["members"]), one["born"], one["best"],
+                one["improved"],
+            )
+            for one in data["species"]
+        ),
+        marks=Marks.from_json(data["marks"]),
+        evaluations=data["evaluations"],
+        memory=data["memory"],
+    )  # fmt: skip
+
+
+def _species_to_json(species: Species) -> Json:
+    return {
+        "species": species.id,
+        "size": len(species.members),
+        "representative": species.representative.id,
+        "born": species.born,
+        "best": species.best,
+        "improved": species.improved,
+        "members": list(species.members),
+    }
+
+
+def _named(data: Json) -> tuple[set[int], set[int]]:
+    """Ids of the individuals and of the estimates that a state in JSON names."""
+    return {*data["population"], *(one["representative"] for one in data["species"])}, set(data["estimates"])
+
+
+# --------------------------------------------------------------------------------------------- hashes and ledger
+
+
+def _stamp(table: str, row: Sequence[Any]) -> bytes:
+    """The hash of one row. Texts carry their length, so that no two rows are spelt alike (as JSON: 4 x slower)."""
+    cells = [f"{len(cell)}:{cell}" if isinstance(cell, str) else _spelt(cell) for cell in row]
+    return hashlib.blake2b(",".join((table, *cells)).encode(), digest_size=16).digest()
+
+
+def _spelt(cell: Any) -> str:
+    if cell is None or isinstance(cell, int | float):
+        return repr(cell)
+    raise TypeError(f"a row holds text, numbers and nulls, not {type(cell).__name__}")
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """How many commits were made, the newest generation, and per table: rows, sum of integer keys, sum of hashes."""
+
+    commits: int = 0
+    generation: int | None = None
+    tables: dict[str, list[int]] = field(default_factory=lambda: {table: [0, 0, 0] for table in _COUNTED})
+
+    def count(self, table: str, stamped: Iterable[Row], sign: int = 1) -> None:
+        """Adds rows (key, hash, ...) to a table's sums, or takes them away."""
+        if table in self.tables:
+            rows, keys, total = _sums(stamped)
+            entry = self.tables[table]
+            entry[:] = entry[0] + sign * rows, entry[1] + sign * keys, (entry[2] + sign * total) % _SUM
+
+    def rows(self, table: str) -> int:
+        return self.tables[table][0]
+
+
+def _sums(stamped: Iterable[Row]) -> tuple[int, int, int]:
+    rows = keys = total = 0
+    for key, stamp, *_ in stamped:
+        rows += 1
+        keys += key if isinstance(key, int) else 0
+        total += int.from_bytes(stamp, "big")
+    return rows, keys, total % _SUM
+
+
+# ---------------------------------------------------------------------------------------------------- the store
+
+
+class Store:
+    """One run folder, open for reading or as its only writer. A context manager.
+
+    Every method raises DataError where what it reads is damaged, and StorageError where the file system refuses."""
+
+    def __init__(self, folder: Path, db: sqlite3.Connection, lock: FileLock | None = None) -> None:
+        self.folder = folder
+        self._db = db
+        self._lock = lock
+        self._tip: int | None = None
+        self._since = time.monotonic()
+        self._meta: dict[str, Json] = {}
+
+    # opening and closing ------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json]) -> Store:
+        """A new run folder, open for writing; `run.sqlite` appears last, so a half-made folder is no run.
+
+        What a kill left of an earlier attempt is replaced. Raises LockedError where a run or anything else is there."""
+        valid_name(folder.name)
+        with _guarded(folder, "creating"):
+            _refuse_taken(folder)
+            (folder / "weights").mkdir(parents=True, exist_ok=True)
+            lock = _acquire(folder)
+        try:
+            with _guarded(folder, "creating"):
+                _refuse_taken(folder)
+                _remove_unfinished(folder)
+                _make(folder, recipe, about)
+            return cls._writer(folder, lock)
+        except BaseException:
+            _release(folder, lock)
+            raise
+
+    @classmethod
+    def open(cls, folder: Path, *, write: bool = False) -> Store:
+        """A run folder for reading, or with `write` as its only writer, after every row has been checked.
+
+        Raises DataError for what is no run, is damaged or has a newer format, LockedError where another writer is."""
+        _refuse_foreign(folder)
+        if not write:
+            store = cls(folder, _connect(folder, "ro"))
+            try:
+                store._inspect()
+            except BaseException:
+                store.close()
+                raise
+            return store
+        with _guarded(folder, "opening"):
+            lock = _acquire(folder)
+        try:
+            with _guarded(folder, "opening"):
+                _remove_unfinished(folder)
+                _roll_back(folder)
+            with cls(folder, _connect(folder, "ro")) as reader:
+                notes = reader._inspect(thorough=True)
+            store = cls._writer(folder, lock)
+        except BaseException:
+            _release(folder, lock)
+            raise
+        for note in notes:
+            store.event("damage", note)
+        return store
+
+    @classmethod
+    def _writer(cls, folder: Path, lock: FileLock) -> Store:
+        """The open writer over a folder that was checked. Nothing has been changed before this point."""
+        store = cls(folder, _connect(folder, "rw"), lock)
+        try:
+            with _guarded(folder, "opening"):
+                store._db.execute("PRAGMA journal_mode=WAL")
+                store._db.execute("PRAGMA synchronous=NORMAL")
+                store._read_meta()
+                store._mend_recipe()
+                store._tip = os.open(folder / "tip", os.O_WRONLY | os.O_CREAT, 0o644)
+                store._write_tip(store._read_ledger().commits)
+                os.ftruncate(store._tip, len(_tip_text(0)))
+        except BaseException:
+            store._lock = None
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Ends use; a writer moves its log into `run.sqlite` and makes it durable. Twice is once."""
+        try:
+            if self._lock is not None:
+                self._settle()
+        finally:
+            self._db.close()
+            if self._tip is not None:
+                os.close(self._tip)
+            if self._lock is not None:
+                _release(self.folder, self._lock)
+            self._tip = self._lock = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _settle(self) -> None:
+        """Checkpoints, and leaves WAL mode so that the finished folder can be read where nothing can be written."""
+        try:
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with suppress(sqlite3.OperationalError):  # a reader is connected: the log stays, empty
+                self._db.execute("PRAGMA busy_timeout=0")
+                self._db.execute("PRAGMA journal_mode=DELETE")
+            _sync(self.folder / "run.sqlite")
+            _sync(self.folder / "tip")
+            _sync(self.folder)
+        except (sqlite3.Error, OSError) as error:
+            warnings.warn(
+                f"{self.folder}: the log could not be moved into run.sqlite ({error}); it holds every commit, keep "
+                "run.sqlite-wal with the folder",
+                StoreWarning,
+                stacklevel=3,
+            )
+
+    @property
+    def recipe(self) -> dict[str, Json]:
+        """The resolved recipe."""
+        return dict(self._meta["recipe"])
+
+    @property
+    def about(self) -> dict[str, Json]:
+        """What the run was started with: versions, seed, threads, processor, hardware."""
+        return dict(self._meta["about"])
+
+    def locked(self) -> bool:
+        """Whether a writer holds the folder now."""
+        if self._lock is not None:
+            return True
+        path = self.folder / "lock"
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False
+
+    # writing ------------------------------------------------------------------------------------------------
+
+    def lay(self, individuals: Sequence[Individual], encode: Callable[[Any], Json]) -> None:
+        """Births, before they are estimated. Those laid already are ignored; another with the same id is DataError.
+
+        `encode` turns a genome into JSON; it is called once for every genome key that is new to the run."""
+        rows = {individual.id: _birth_row(individual) for individual in individuals}
+        with self._snapshot():
+            known = self._find("individuals", rows)
+            keys = {row[2] for id, row in rows.items() if id not in known}
+            genomes = {individual.genome.key: individual.genome for individual in individuals}
+            missing = sorted(keys - self._find("genomes", keys).keys())
+        for id, row in known.items():
+            if row != rows[id]:
+                raise DataError(
+                    f"{self.folder}: individual {id} was born as genome {row[2]} and would now be {rows[id][2]}: the "
+                    "run would go on differently; resume with the evonas version, recipe and task it began with"
+                )
+        if len(known) == len(rows):
+            return
+        with self._transaction() as ledger:
+            self._insert(ledger, "genomes", [(key, dumps(encode(genomes[key]))) for key in missing])
+            self._insert(ledger, "individuals", [row for id, row in rows.items() if id not in known])
+
+    def commit(self, outcomes: Sequence[Outcome]) -> dict[int, Estimate]:
+        """Estimates as they arrive: weights files first, then all rows in one transaction. Gives them as stored, by id.
+
+        Weights name themselves: `Estimate.weights` becomes their SHA-256. An id that has an estimate keeps it."""
+        ids = {outcome.estimate.id for outcome in outcomes}
+        known = self.estimates(ids)
+        fresh = {o.estimate.id: o for o in reversed(outcomes) if o.estimate.id not in known}
+        self._refuse_unborn(fresh)
+        hashes = self._save([o.weights for o in fresh.values() if o.weights is not None])
+        stored = {id: _with_weights(o, hashes) for id, o in sorted(fresh.items())}
+        if stored:
+            with self._transaction() as ledger:
+                first, now = ledger.rows("estimates"), time.time()
+                order = [outcome.estimate.id for outcome in outcomes if outcome.estimate.id in stored]
+                arrived = {id: first + i for i, id in enumerate(dict.fromkeys(order))}
+                rows = [_estimate_row(estimate, arrived[id], now) for id, estimate in stored.items()]
+                self._insert(ledger, "estimates", rows)
+        return {id: stored.get(id) or known[id] for id in sorted(ids)}
+
+    def commit_generation(self, state: State, stats: Mapping[str, Json]) -> None:
+        """A finished generation in one transaction: its row, species, front and the state that the next follows from.
+
+        `stats` may hold `hypervolume` and `seconds` (else the time since the last generation) besides anything else.
+        Generations from this one on, which an older state is replayed over, are replaced."""
+        generation, body = state.generation, state_to_json(state)
+        individuals, estimates = _named(body)
+        self._refuse_unborn(individuals | estimates | set(state.front))
+        rest = {name: value for name, value in stats.items() if name not in ("hypervolume", "seconds", "evaluations")}
+        seconds = stats.get("seconds", time.monotonic() - self._since)
+        row = (generation, state.evaluations, _real(stats.get("hypervolume")), _real(seconds), time.time(), dumps(rest))
+        with self._transaction() as ledger:
+            for table in ("generations", "species", "fronts"):
+                self._delete(ledger, table, "generation >= ?", generation)
+            self._delete(ledger, "states", "generation >= ? OR generation <= ?", generation, generation - KEPT_STATES)
+            self._insert(ledger, "generations", [row])
+            self._insert(ledger, "species", [(generation, dumps(body["species"]))])
+            self._insert(ledger, "fronts", [(generation, dumps(body["front"]))])
+            self._insert(ledger, "states", [(generation, dumps(body))])
+            ledger.generation = generation
+        self._since = time.monotonic()
+
+    def event(self, kind: str, text: str, data: Json = None) -> None:
+        """Records that something happened to the run."""
+        with self._transaction() as ledger:
+            row = (ledger.rows("events"), time.time(), _plain(kind), _plain(text), dumps(data))
+            self._insert(ledger, "events", [row])
+
+    def record_test(
+        self,
+        id: int,
+        seed: int,
+        values: Mapping[str, float],
+        curve: Sequence[Mapping[str, float]] = (),
+        cost: Mapping[str, float] | None = None,
+        weights: bytes | None = None,
+    ) -> str | None:
+        """A final training and its values on the test set: the record that the test set was touched.
+
+        Returns the SHA-256 of its weights."""
+        self._refuse_unborn([id])
+        sha = self._save([weights])[weights] if weights is not None else None
+        texts = (dumps(dict(values)), dumps([dict(point) for point in curve]), dumps(dict(cost or {})))
+        with self._transaction() as ledger:
+            self._insert(ledger, "tests", [(ledger.rows("tests"), id, str(seed), *texts, sha, time.time())])
+        return sha
+
+    def relimit(self, recipe: Mapping[str, Json]) -> None:
+        """Puts another resolved recipe in place; whether it may differ is the caller's to decide."""
+        text = _recipe_text(recipe)
+        before = self._meta["recipe.yaml"]["sha256"]
+        with self._transaction():
+            self._put_meta("recipe", dict(recipe))
+            self._put_meta("recipe.yaml", {"sha256": _sha256(text), "before": before})
+        self._read_meta()
+        with _guarded(self.folder, "writing"):
+            _write(self.folder / "recipe.yaml", text)
+            _sync(self.folder)
+
+    def collect(self, keep: Collection[str]) -> int:
+        """Deletes the weights files that are not in `keep`; returns how many bytes that freed."""
+        freed = 0
+        with _guarded(self.folder, "deleting weights in"), os.scandir(self.folder / "weights") as entries:
+            for entry in entries:
+                sha = entry.name.removesuffix(".safetensors")
+                if _SHA.fullmatch(sha) and sha not in keep:
+                    freed += entry.stat().st_size
+                    os.unlink(entry.path)
+        return freed
+
+    # reading ------------------------------------------------------------------------------------------------
+
+    def load_state(self, decode: Callable[[Json], Genome]) -> State | None:
+        """The state after the newest generation, None before the first.
+
+        Where it is damaged, an older intact one is taken with a StoreWarning; the loop then replays what follows it."""
+        with self._snapshot():
+            newest = self._read_ledger().generation
+        if newest is None:
+            return None
+        damage: DataError | None = None
+        for generation in range(newest, newest - KEPT_STATES, -1):
+            try:
+                state = self._state(generation, decode)
+            except DataError as error:
+                damage = damage or error
+                continue
+            if damage is not None:
+                self._note(f"state {newest} is damaged; going on from generation {generation} ({damage})")
+            return state
+        raise damage or self._damage("states")
+
+    def individual(self, id: int, decode: Callable[[Json], Genome]) -> Individual:
+        """One individual; RecipeError naming the highest id where there is none such."""
+        return self.individuals([id], decode)[0]
+
+    def individuals(self, ids: Iterable[int] | None, decode: Callable[[Json], Genome]) -> list[Individual]:
+        """Individuals in the order of `ids`, or all by id; equal genomes share one object."""
+        wanted = None if ids is None else list(ids)
+        with self._snapshot():
+            rows = self._births(wanted)
+            bodies = self._bodies({row[2] for row in rows}, wanted is None)
+        genomes = {key: decode(loads(body)) for key, body in bodies.items()}
+        return [
+            Individual(id, genomes[key], tuple(loads(parents)), _edits(edits), birth)
+            for id, birth, key, parents, edits in rows
+        ]
+
+    def genome_json(self, id: int) -> Json:
+        """The genome of an individual as JSON."""
+        with self._snapshot():
+            key = self._births([id])[0][2]
+            return loads(self._bodies({key})[key])
+
+    def parents(self, id: int) -> tuple[int, ...]:
+        """The parents of an individual, by id."""
+        with self._snapshot():
+            return tuple(loads(self._births([id])[0][3]))
+
+    def edits(self, id: int) -> tuple[Edit, ...]:
+        """The edits that made an individual of its parents."""
+        with self._snapshot():
+            return _edits(self._births([id])[0][4])
+
+    def estimate(self, id: int) -> Estimate | None:
+        """The estimate of an individual, None while it is still to come."""
+        return self.estimates([id]).get(id)
+
+    def estimates(self, ids: Iterable[int] | None = None) -> dict[int, Estimate]:
+        """Estimates by id, in the order of `ids` (those that exist), or all by id."""
+        with self._snapshot():
+            if ids is None:
+                return {row[0]: _estimate(row) for row in self._all("estimates")}
+            wanted = list(ids)
+            found = self._find("estimates", wanted)
+        return {id: _estimate(found[id]) for id in wanted if id in found}
+
+    def finished(self, ids: Iterable[int] | None = None) -> set[int]:
+        """Ids that have an estimate, of `ids` or of all."""
+        with self._snapshot():
+            return {row[0] for row in self._all("estimates")} if ids is None else set(self._find("estimates", ids))
+
+    def arrivals(self) -> list[int]:
+        """Ids in the order in which their estimates arrived."""
+        with self._snapshot():
+            return [row[0] for row in sorted(self._all("estimates"), key=lambda row: row[7])]
+
+    def generations(self) -> list[dict[str, Json]]:
+        """One mapping per generation: generation, evaluations, hypervolume, seconds, time, the rest of its stats."""
+        with self._snapshot():
+            rows = list(self._all("generations"))
+        names = ("generation", "evaluations", "hypervolume", "seconds", "time")
+        return [{**loads(row[5]), **dict(zip(names, row[:5], strict=True))} for row in rows]
+
+    def species(self, generation: int | None = None) -> list[dict[str, Json]]:
+        """Species after `generation`, or after every generation.
+
+        Each has generation, species (its id), size, representative (an id), born, best, improved, members (ids)."""
+        with self._snapshot():
+            rows = list(self._all("species")) if generation is None else self._of_generation("species", generation)
+            return [{"generation": row[0], **one} for row in rows for one in loads(row[1])]
+
+    def front(self, generation: int | None = None) -> list[int]:
+        """Ids of the front after `generation`, by default the newest; empty before the first."""
+        with self._snapshot():
+            if generation is None:
+                generation = self._read_ledger().generation or 0
+            return [id for row in self._of_generation("fronts", generation) for id in loads(row[1])]
+
+    def events(self) -> list[dict[str, Json]]:
+        """What happened to the run, in order: time, kind, text, data."""
+        with self._snapshot():
+            return [
+                {"time": row[1], "kind": row[2], "text": row[3], "data": loads(row[4])} for row in self._all("events")
+            ]
+
+    def tests(self) -> list[dict[str, Json]]:
+        """The final trainings, in order: id (of the individual), seed, values, curve, cost, weights (SHA-256), time."""
+        with self._snapshot():
+            rows = list(self._all("tests"))
+        return [
+            {
+                "id": row[1], "seed": int(row[2]), "values": loads(row[3]), "curve": loads(row[4]),
+                "cost": loads(row[5]), "weights": row[6], "time": row[7],
+            }
+            for row in rows
+        ]  # fmt: skip
+
+    def has_weights(self, sha: str) -> bool:
+        """Whether the weights file is there; `weights` says whether it is intact."""
+        return self._weights_path(sha).is_file()
+
+    def weights(self, sha: str) -> bytes:
+        """A weights file as safetensors bytes, checked against the SHA-256 it is named by."""
+        path = self._weights_path(sha)
+        with _guarded(self.folder, "reading"):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                raise DataError(
+                    f"{path} is missing; restore it from a backup, or train the network again from its genome"
+                ) from None
+        if _sha256(data) != sha:
+            raise DataError(
+                f"{path} is damaged: its {len(data)} bytes do not have the SHA-256 it is named by; restore it from a "
+                "backup, or train the network again from its genome"
+            )
+        return data
+
+    def digest(self, measured: Collection[str] = ()) -> str:
+        """A hash of what the recipe decides: equal for an uninterrupted run and one that was killed and resumed.
+
+        Covers individuals, genomes, parents, edits, estimates with their weights' hashes, species, fronts and the
+        newest state; leaves out times, costs, failures' reasons and the values of `measured` objectives."""
+        hasher = hashlib.blake2b(digest_size=16)
+        skipped = {"seconds", *measured}
+        with self._snapshot():
+            newest = self._read_ledger().generation or 0
+            bodies = {key: _sha256(body.encode()) for key, body in self._all("genomes")}
+            for row in self._all("individuals"):
+                hasher.update(_stamp("individuals", (*row, bodies.get(row[2]))))
+            for row in self._all("estimates"):
+                one = _estimate(row)
+                values, *curve = [
+                    {name: value for name, value in point.items() if name not in skipped}
+                    for point in (one.values, *one.curve)
+                ]
+                hasher.update(_stamp("estimates", (one.id, one.status, dumps(values), dumps(curve), one.weights)))
+            for table in ("species", "fronts"):
+                for row in self._all(table):
+                    hasher.update(_stamp(table, row))
+            for row in self._all("generations"):
+                hasher.update(_stamp("generations", row[:2]))
+            for row in self._of_generation("states", newest):
+                hasher.update(_stamp("states", row))
+        return hasher.hexdigest()
+
+    # rows ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """Reads inside see one moment of the database, whatever the writer does meanwhile."""
+        with _guarded(self.folder, "reading"):
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                _end(self._db)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[_Ledger]:
+        """Writes inside happen together or not at all. The ledger is read anew: a signal can never leave it behind."""
+        if self._lock is None:
+            raise StorageError(f"{self.folder} is open for reading only")
+        with _guarded(self.folder, "writing"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                ledger = self._read_ledger()
+                yield ledger
+                ledger.commits += 1
+                row = _ledger_row(ledger)
+                self._db.execute("UPDATE ledger SET hash = ?, body = ? WHERE id = 1", (_stamp("ledger", row), row[1]))
+                self._db.execute("COMMIT")
+            finally:
+                _end(self._db)
+            self._write_tip(ledger.commits)
+
+    def _insert(self, ledger: _Ledger, table: str, rows: Sequence[Row]) -> None:
+        stamped = [(row[0], _stamp(table, row), *row[1:]) for row in rows]
+        marks = ", ".join("?" * (len(_TABLES[table]) + 1))
+        self._db.executemany(f"INSERT INTO {table} VALUES ({marks})", stamped)
+        ledger.count(table, stamped)
+
+    def _delete(self, ledger: _Ledger, table: str, where: str, *values: int) -> None:
+        doomed = self._db.execute(f"SELECT {_KEY[table]}, hash FROM {table} WHERE {where}", values).fetchall()
+        if doomed:
+            self._db.execute(f"DELETE FROM {table} WHERE {where}", values)
+            ledger.count(table, doomed, -1)
+
+    def _all(self, table: str) -> Iterator[Row]:
+        """Every row of a table in its order; at the end DataError unless they are just those that the ledger counted."""
+        rows = keys = total = 0
+        for key, stamp, *cells in self._db.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid"):
+            yield self._checked(table, stamp, (key, *cells))
+            rows += 1
+            keys += key if isinstance(key, int) else 0
+            total += int.from_bytes(stamp, "big")
+        if [rows, keys, total % _SUM] != self._read_ledger().tables[table]:
+            raise self._damage(table)
+
+    def _find(self, table: str, keys: Iterable[Any]) -> dict[Any, Row]:
+        """Rows by key; what is missing was never written, or DataError is raised."""
+        wanted = list(keys)
+        query = f"SELECT * FROM {table} WHERE {_KEY[table]} IN (SELECT value FROM json_each(?))"
+        found = {
+            key: self._checked(table, stamp, (key, *cells))
+            for key, stamp, *cells in self._db.execute(query, (json.dumps(wanted),))
+        }
+        missing = set(wanted) - found.keys()
+        if missing and self._lock is None and table in _COUNTED:
+            self._refuse_lost(table, missing)
+        return found
+
+    def _refuse_lost(self, table: str, missing: set[Any]) -> None:
+        """DataError if a search tree leads past rows that are there, or if rows went missing altogether.
+
+        A reader asks this; a writer has checked the whole database when it opened."""
+        keys = [key for (key,) in self._db.execute(f"SELECT {_KEY[table]} FROM {table} NOT INDEXED")]
+        rows, total, _ = self._read_ledger().tables[table]
+        if len(keys) != rows or sum(key for key in keys if isinstance(key, int)) != total or missing & set(keys):
+            raise self._damage(table)
+
+    def _checked(self, table: str, stamp: bytes, row: Row) -> Row:
+        try:
+            intact = _stamp(table, row) == stamp
+        except (TypeError, ValueError):
+            intact = False
+        if not intact:
+            raise self._damage(table, row[0])
+        return row
+
+    def _births(self, ids: Sequence[int] | None) -> list[Row]:
+        if ids is None:
+            return list(self._all("individuals"))
+        found = self._find("individuals", ids)
+        for id in ids:
+            if id not in found:
+                (highest,) = self._db.execute("SELECT max(id) FROM individuals").fetchone()
+                known = "it has none yet" if highest is None else f"the highest id is {highest}"
+                raise RecipeError(f"no individual {id} in {self.folder.name}: {known}")
+        return [found[id] for id in ids]
+
+    def _bodies(self, keys: set[str], every: bool = False) -> dict[str, str]:
+        """Genomes as JSON text by key."""
+        bodies = {row[0]: row[1] for row in (self._all("genomes") if every else self._find("genomes", keys).values())}
+        if lost := keys - bodies.keys():
+            raise self._damage("genomes", min(lost))
+        return bodies
+
+    def _of_generation(self, table: str, generation: int) -> list[Row]:
+        """The one row of a finished generation; none for generation 0, before the first."""
+        found = list(self._find(table, [generation]).values())
+        newest = self._read_ledger().generation or 0
+        if not 0 <= generation <= newest:
+            raise RecipeError(f"no generation {generation} in {self.folder.name}: it has finished {newest}")
+        if not found and generation:
+            raise self._damage(table, generation)
+        return found
+
+    def _state(self, generation: int, decode: Callable[[Json], Genome]) -> State:
+        with self._snapshot():
+            (row,) = self._of_generation("states", generation)
+        data = loads(row[1])
+        individuals, estimates = _named(data)
+        try:
+            born = {individual.id: individual for individual in self.individuals(sorted(individuals), decode)}
+            return state_from_json(data, born, self.estimates(sorted(estimates)))
+        except (KeyError, RecipeError):
+            raise self._damage("individuals or estimates") from None
+
+    def _refuse_unborn(self, ids: Iterable[int]) -> None:
+        """ValueError for ids that no birth was laid for: such a row could never be read again."""
+        wanted = sorted(set(ids))
+        query = "SELECT count(*) FROM individuals WHERE id IN (SELECT value FROM json_each(?))"
+        with self._snapshot():
+            (known,) = self._db.execute(query, (json.dumps(wanted),)).fetchone()
+        if known != len(wanted):
+            raise ValueError(f"{len(wanted) - known} of the individuals {wanted[:8]}... were never laid")
+
+    def _damage(self, table: str, key: Any = None) -> DataError:
+        where = f"table {table}" + (" lost or gained rows" if key is None else f", row {key!r} does not match its hash")
+        return _damaged(self.folder, where)
+
+    # inspection and records outside the tables --------------------------------------------------------------
+
+    def _inspect(self, thorough: bool = False) -> list[str]:
+        """Reads what the run is and raises DataError for damage; what can be worked around is warned of and returned.
+
+        A thorough inspection reads every row; otherwise each is checked when it is read."""
+        before = _read_tip(self.folder)
+        with self._snapshot():
+            self._read_meta()
+            schema = dict(self._db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+            if schema != _SCHEMA:
+                raise _damaged(self.folder, "its tables are not those of a run")
+            commits = self._read_ledger().commits
+            if thorough:
+                (verdict,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+                if verdict != "ok":
+                    raise _damaged(self.folder, " ".join(str(verdict).split())[:200])
+                for table in _COUNTED:
+                    for _ in self._all(table):
+                        pass
+        notes = []
+        if before is None:
+            notes.append(f"{self.folder / 'tip'} is damaged or missing: whether the last commits are there is unknown")
+        elif before > commits:
+            notes.append(
+                f"{self.folder}: the last {before - commits} of {before} commits are gone (run.sqlite-wal was cut, or "
+                "the machine lost power); everything before them is intact, and resuming computes them again"
+            )
+        if (self._recipe_file() or "missing") not in self._meta["recipe.yaml"].values():
+            notes.append(
+                f"{self.folder / 'recipe.yaml'} was changed or is missing; the run follows its own copy in run.sqlite: "
+                "to change a limit use `evonas resume`, for anything else start a new run"
+            )
+        for note in notes:
+            warnings.warn(note, StoreWarning, stacklevel=4)
+        return notes
+
+    def _note(self, text: str) -> None:
+        """Warns of damage that was worked around, and records it where this store may write."""
+        warnings.warn(f"{self.folder}: {text}", StoreWarning, stacklevel=4)
+        if self._lock is not None:
+            self.event("damage", text)
+
+    def _read_meta(self) -> None:
+        rows = self._db.execute("SELECT name, hash, value FROM meta").fetchall()
+        self._meta = {row[0]: loads(row[1]) for row in (self._checked("meta", r[1], (r[0], r[2])) for r in rows)}
+        if "format" not in self._meta:
+            raise self._damage("meta")
+        form = self._meta["format"]
+        if form["format"] > FORMAT:
+            raise DataError(
+                f"{self.folder} has run format {form['format']}, this evonas reads formats up to {FORMAT}: install "
+                f"evonas {form['since']} or newer"
+            )
+        if self._meta.keys() != {"format", "recipe", "recipe.yaml", "about"}:
+            raise self._damage("meta")
+
+    def _put_meta(self, name: str, value: Json) -> None:
+        row = (name, dumps(value))
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, _stamp("meta", row), row[1]))
+
+    def _read_ledger(self) -> _Ledger:
+        found = self._db.execute("SELECT id, hash, body FROM ledger").fetchall()
+        if len(found) != 1:
+            raise self._damage("ledger")
+        id, stamp, body = found[0]
+        return _Ledger(**loads(self._checked("ledger", stamp, (id, body))[1]))
+
+    def _write_tip(self, commits: int) -> None:
+        if self._tip is not None:
+            os.pwrite(self._tip, _tip_text(commits), 0)
+
+    def _recipe_file(self) -> str | None:
+        try:
+            return _sha256((self.folder / "recipe.yaml").read_bytes())
+        except OSError:
+            return None
+
+    def _mend_recipe(self) -> None:
+        """Writes `recipe.yaml` anew where it is missing, or where a kill came between the database and it."""
+        if self._recipe_file() in (None, self._meta["recipe.yaml"]["before"]):
+            self.relimit(self.recipe)
+
+    def _weights_path(self, sha: str) -> Path:
+        if not _SHA.fullmatch(sha):
+            raise DataError(f"{sha[:80]!r} names no weights: 64 hexadecimal digits do")
+        return self.folder / "weights" / f"{sha}.safetensors"
+
+    def _save(self, contents: Sequence[bytes]) -> dict[bytes, str]:
+        """Writes weights files, durable before any row can name them; their SHA-256 by content."""
+        hashes = {content: _sha256(content) for content in contents}
+        if hashes:
+            with _guarded(self.folder, "writing"):
+                for content, sha in hashes.items():
+                    _write(self._weights_path(sha), content)
+                _sync(self.folder / "weights")
+        return hashes
+
+
+# -------------------------------------------------------------------------------------------------- rows of types
+
+
+def _birth_row(individual: Individual) -> Row:
+    edits = dumps([edit.to_json() for edit in individual.edits])
+    return individual.id, individual.birth, individual.genome.key, dumps(list(individual.parents)), edits
+
+
+def _edits(text: str) -> tuple[Edit, ...]:
+    return tuple(Edit.from_json(data) for data in loads(text))
+
+
+def _estimate_row(estimate: Estimate, arrived: int, now: float) -> Row:
+    data = estimate.to_json()
+    try:
+        texts = dumps(data["values"]), _plain(estimate.reason), dumps(data["curve"]), dumps(data["cost"])
+    except ValueError as error:
+        raise DataError(f"the estimate of individual {estimate.id} is not finite: {error}") from None
+    return estimate.id, estimate.status, *texts, estimate.weights, arrived, now
+
+
+def _estimate(row: Row) -> Estimate:
+    id, status, values, reason, curve, cost, weights, *_ = row
+    return Estimate(id, status, loads(values), reason, tuple(loads(curve)), loads(cost), weights)
+
+
+def _with_weights(outcome: Outcome, hashes: Mapping[bytes, str]) -> Estimate:
+    estimate, sha = outcome.estimate, hashes.get(outcome.weights) if outcome.weights is not None else None
+    if sha is None:
+        return estimate
+    if estimate.weights not in (None, sha):
+        raise DataError(f"the weights of individual {estimate.id} changed on their way: their SHA-256 is {sha}")
+    return replace(estimate, weights=sha)
+
+
+def _ledger_row(ledger: _Ledger) -> Row:
+    return 1, dumps({"commits": ledger.commits, "generation": ledger.generation, "tables": ledger.tables})
+
+
+def _real(value: float | None) -> float | None:
+    """A number as the database gives it back: a finite float, and zero without a sign."""
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{value} cannot be stored: a finite number or None can")
+    return None if value is None else float(value) + 0.0
+
+
+def _plain(text: str) -> str:
+    """Text that the database can hold: lone surrogates, as in undecodable file names, are replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
+# -------------------------------------------------------------------------------------------- files and processes
+
+
+def _make(folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json]) -> None:
+    """Fills a new folder; the rename of `run.sqlite` into place makes it a run."""
+    text = _recipe_text(recipe)
+    _write(folder / "recipe.yaml", text)
+    _write(folder / "tip", _tip_text(0))
+    meta = {
+        "format": {"format": FORMAT, "since": SINCE},
+        "recipe": dict(recipe),
+        "recipe.yaml": {"sha256": _sha256(text), "before": None},
+        "about": dict(about),
+    }
+    unfinished = folder / "run.sqlite.tmp"
+    with closing(sqlite3.connect(unfinished, isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        db.execute("BEGIN")
+        for statement in _SCHEMA.values():
+            db.execute(statement)
+        for row in ((name, dumps(value)) for name, value in meta.items()):
+            db.execute("INSERT INTO meta VALUES (?, ?, ?)", (row[0], _stamp("meta", row), row[1]))
+        row = _ledger_row(_Ledger())
+        db.execute("INSERT INTO ledger VALUES (?, ?, ?)", (row[0], _stamp("ledger", row), row[1]))
+        db.execute("COMMIT")
+    _sync(unfinished)
+    os.replace(unfinished, folder / "run.sqlite")
+    _sync(folder)
+    _sync(folder.parent)
+
+
+def _connect(folder: Path, mode: str) -> sqlite3.Connection:
+    """A connection that reads (`ro`) or writes (`rw`); schema code is never trusted, and a reader cannot write."""
+    address = (folder / "run.sqlite").resolve().as_uri()
+    with _guarded(folder, "opening"):
+        try:
+            return _prepared(f"{address}?mode={mode}", mode)
+        except sqlite3.OperationalError as error:
+            if mode == "rw" or _primary(error) != sqlite3.SQLITE_CANTOPEN or _log_size(folder):
+                raise
+            # No log, and no place for one: a read-only disk.
+            return _prepared(f"{address}?mode=ro&immutable=1", mode)
+
+
+def _prepared(address: str, mode: str) -> sqlite3.Connection:
+    db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        db.execute("PRAGMA trusted_schema=OFF")
+        db.execute("PRAGMA cell_size_check=ON")
+        if mode == "ro":
+            db.execute("PRAGMA query_only=ON")
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _end(db: sqlite3.Connection) -> None:
+    """Leaves a transaction that was not committed; after COMMIT nothing is left to do."""
+    if db.in_transaction:
+        with suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+
+
+def _log_size(folder: Path) -> int:
+    log = folder / "run.sqlite-wal"
+    return log.stat().st_size if log.exists() else 0
+
+
+def _roll_back(folder: Path) -> None:
+    """Lets SQLite undo a change of journal mode that a kill cut short; a reader may not."""
+    if (folder / "run.sqlite-journal").exists():
+        _connect(folder, "rw").close()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """DataError unless the folder has a database that SQLite will not mistake for an empty one and overwrite."""
+    path = folder / "run.sqlite"
+    with _guarded(folder, "opening"):
+        if not path.is_file():
+            if (folder / "recipe.yaml").exists() or (folder / "lock").exists():
+                raise DataError(f"{folder} has no run.sqlite: its creation was cut short; start the run again")
+            raise DataError(f"{folder} is no run folder: it has no run.sqlite; `evonas list` shows the runs")
+        with path.open("rb") as file:
+            head = file.read(16)
+        if head != b"SQLite format 3\0" or path.stat().st_size < 512:
+            raise _damaged(folder, f"its {path.stat().st_size} bytes are no SQLite database")
+
+
+def _refuse_taken(folder: Path) -> None:
+    if (folder / "run.sqlite").exists():
+        raise LockedError(
+            f"{folder} holds a run already; go on with `evonas resume {folder.name}`, or choose another --name"
+        )
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise LockedError(f"{folder} is a file; choose another --name")
+    ours = {"recipe.yaml", "tip", "lock", "owner", "weights", "scratch"}
+    foreign = sorted(p.name for p in folder.iterdir() if p.name not in ours and ".tmp" not in p.name)
+    if foreign:
+        raise LockedError(f"{folder} holds other files ({', '.join(foreign[:3])}); choose another --name")
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for pattern in ("*.tmp", "*.tmp-journal", "weights/*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _acquire(folder: Path) -> FileLock:
+    """The writer's lock, or LockedError naming who has it. It ends with its process, however that ends."""
+    lock = FileLock(folder / "lock", thread_local=False)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.05)
+    except Timeout:
+        raise LockedError(f"{folder} is in use by {_owner(folder)}; wait for it to end, or stop it there") from None
+    (folder / "owner").write_text(dumps({"process": os.getpid(), "host": socket.gethostname()}))
+    return lock
+
+
+def _release(folder: Path, lock: FileLock) -> None:
+    with suppress(OSError):
+        (folder / "owner").unlink(missing_ok=True)
+    lock.release()
+
+
+def _owner(folder: Path) -> str:
+    try:
+        owner = loads((folder / "owner").read_bytes())
+        return f"process {owner['process']} on host {owner['host']}"
+    except (OSError, DataError, KeyError, TypeError):
+        return "another process"
+
+
+def _read_tip(folder: Path) -> int | None:
+    """How many commits the folder has seen, None where the file is damaged or missing."""
+    try:
+        text = (folder / "tip").read_bytes()
+    except OSError:
+        return None
+    match = _TIP.fullmatch(text.decode("ascii", "replace"))
+    return int(match[1]) if match and _tip_text(int(match[1])) == text else None
+
+
+def _tip_text(commits: int) -> bytes:
+    count = f"{commits:020d}"
+    return f"{count} {_stamp('tip', [count]).hex()}\n".encode()
+
+
+def _recipe_text(recipe: Mapping[str, Json]) -> bytes:
+    return (_RECIPE_HEAD + yaml.dump(dict(recipe))).encode()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file that is either whole and durable under its name, or not there; the folder is the caller's to sync."""
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file, view) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.replace(unfinished, path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+# ----------------------------------------------------------------------------------------------- what went wrong
+
+
+@contextmanager
+def _guarded(folder: Path, doing: str) -> Iterator[None]:
+    """Turns what SQLite and the file system say into errors that name cause, value and cure."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.Error as error:
+        raise _translated(folder, doing, error) from error
+    except OSError as error:
+        raise _refused(folder, doing, error.errno, error.strerror or str(error)) from error
+
+
+def _translated(folder: Path, doing: str, error: sqlite3.Error) -> DataError | StorageError:
+    code = _primary(error)
+    extended = getattr(error, "sqlite_errorcode", 0)
+    if code not in _REFUSED or extended == sqlite3.SQLITE_IOERR_SHORT_READ:
+        return _damaged(folder, str(error))
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StorageError(f"{folder / 'run.sqlite'} is locked by another program; close it and try again")
+    number = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS}.get(code)
+    return _refused(folder, doing, number, str(error))
+
+
+def _primary(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _refused(folder: Path, doing: str, number: int | None, text: str) -> StorageError:
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(
+            f"disk full while {doing} {folder}; free space, then `evonas resume {folder.name}`: what was committed is "
+            "intact"
+        )
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StorageError(f"{folder} cannot be written ({text}); copy it to a place where you may write")
+    return StorageError(f"the file system failed while {doing} {folder} ({text}); check the disk and try again")
+
+
+def _damaged(folder: Path, where: str) -> DataError:
+    return DataError(
+        f"{folder / 'run.sqlite'} is damaged: {where}; restore the folder from a backup, or repeat the run with "
+        f"`evonas run {folder / 'recipe.yaml'}`"
+    )

@@ -1,0 +1,115 @@
+"""The search strategies: who is born next. One file each; add one by writing its settings here and its file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from evonas.core import Settings, Strategy, nearest
+from evonas.species import SpeciationSettings
+
+DEAP_SELECTION: dict[str, tuple[str, ...]] = {
+    "selAutomaticEpsilonLexicase": (),
+    "selBest": (),
+    "selDoubleTournament": ("fitness_size", "parsimony_size", "fitness_first"),
+    "selEpsilonLexicase": ("epsilon",),
+    "selLexicase": (),
+    "selNSGA2": ("nd",),
+    "selNSGA3": ("divisions", "nd"),
+    "selRandom": (),
+    "selRoulette": (),
+    "selSPEA2": (),
+    "selStochasticUniversalSampling": (),
+    "selTournament": ("tournsize",),
+    "selTournamentDCD": (),
+    "selWorst": (),
+}
+"""DEAP's selection operators and the settings each takes."""
+
+REQUIRED = {
+    "selDoubleTournament": ("fitness_size", "parsimony_size", "fitness_first"),
+    "selEpsilonLexicase": ("epsilon",),
+    "selTournament": ("tournsize",),
+}
+
+
+class DeapSelection(Settings):
+    """One of DEAP's own selection operators, with its settings."""
+
+    name: str
+    """The operator's name in deap.tools, such as selTournament, selSPEA2 or selNSGA3."""
+    settings: dict[str, int | float | bool | str] = Field(default_factory=dict)
+    """Its keyword arguments, such as tournsize; selNSGA3 takes `divisions` for its reference points."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in DEAP_SELECTION:
+            raise ValueError(f"{name!r} is no DEAP selection operator; {nearest(name, list(DEAP_SELECTION))}")
+        return name
+
+    @model_validator(mode="after")
+    def _fits(self) -> DeapSelection:
+        known = DEAP_SELECTION[self.name]
+        for key in self.settings:
+            if key not in known:
+                raise ValueError(f"{self.name} has no setting {key!r}; {nearest(key, known or ('none',))}")
+        missing = [key for key in REQUIRED.get(self.name, ()) if key not in self.settings]
+        if missing:
+            raise ValueError(f"{self.name} needs settings {', '.join(missing)}")
+        return self
+
+
+class Nsga2Settings(Settings):
+    """NSGA-II (Deb et al. 2002): (mu + lambda) survival by Pareto rank and crowding, binary tournaments for parents."""
+
+    kind: Literal["nsga2"] = "nsga2"
+    population: int = Field(default=20, ge=2, le=1_000_000)
+    """Individuals that survive a generation (mu)."""
+    offspring: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Children per generation (lambda); null means as many as the population. Small numbers make steady batches."""
+    generations: int = Field(default=10, ge=1, le=10_000_000)
+    """Generations in all, the first random one included."""
+    crossover: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a pair of parents is mated."""
+    mutation: float = Field(default=0.9, ge=0, le=1)
+    """Probability that a child is mutated; a child that was not mated always is."""
+    select: Literal["tournament"] | DeapSelection = "tournament"
+    """How parents are chosen: evonas' binary tournament, or one of DEAP's operators."""
+    survive: Literal["rank-and-crowding"] | DeapSelection = "rank-and-crowding"
+    """Who survives: by rank and crowding with ties broken by id, or one of DEAP's operators."""
+    speciation: SpeciationSettings | None = Field(default_factory=SpeciationSettings)
+    """Division into species; null switches it off."""
+
+
+class RandomSettings(Settings):
+    """Random search: every individual is drawn afresh; the baseline that every comparison carries."""
+
+    kind: Literal["random"] = "random"
+    population: int = Field(default=20, ge=1, le=1_000_000)
+    """Individuals drawn per generation."""
+    generations: int = Field(default=10, ge=1, le=10_000_000)
+    """Generations in all."""
+    steps: int = Field(default=12, ge=0, le=1000)
+    """Each genome is a random one changed by up to this many random mutations, so that large networks are drawn too."""
+    speciation: SpeciationSettings | None = Field(default_factory=SpeciationSettings)
+    """Division of each batch into species; null switches it off."""
+
+
+TABLE: dict[str, type[Settings]] = {"nsga2": Nsga2Settings, "random": RandomSettings}
+
+StrategySettings = Annotated[Nsga2Settings | RandomSettings, Field(discriminator="kind")]
+
+
+def build(settings: Any, problem: Any) -> Strategy:
+    """The strategy that the settings describe, for a `strategy.problem.Problem`."""
+    if isinstance(settings, Nsga2Settings):
+        from evonas.strategy.nsga2 import Nsga2
+
+        return Nsga2(problem, settings)
+    if isinstance(settings, RandomSettings):
+        from evonas.strategy.random import RandomSearch
+
+        return RandomSearch(problem, settings)
+    raise TypeError(f"no strategy for {type(settings).__name__}")

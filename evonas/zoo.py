@@ -1,0 +1,183 @@
+"""The zoo: published architectures as genome files, to start a search from or to compare with.
+
+A file is JSON: `name`, `about`, `source`, `task` (kind, input, outputs), `params`, `flops`, `genome`; a bare genome, as
+`evonas export` writes it, is read too."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from evonas.core import DataError, Encoding, Genome, RecipeError, loads, nearest
+from evonas.encoding.genes import DagGenome, EdgeGene, LayerGene
+from evonas.marks import INPUT, OUTPUT, MarkBook
+
+__all__ = ["Entry", "enrol", "entries", "entry", "load", "names"]
+
+MAX_BYTES = 16_000_000
+"""A genome of the largest size allowed has under 2 MB; what is larger is no genome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One genome of the zoo with what is known about it; `params` and `flops` hold for its task's shapes."""
+
+    name: str
+    about: str
+    source: str
+    task: str
+    input: tuple[int, ...]
+    outputs: int
+    params: int
+    flops: int
+    genome: Mapping[str, Any]
+
+
+def names() -> tuple[str, ...]:
+    """The names of the zoo's genomes, sorted."""
+    return tuple(_shelf())
+
+
+def entries() -> Iterator[Entry]:
+    """Every genome of the zoo with what is known about it, by name."""
+    return map(entry, names())
+
+
+def entry(name: str) -> Entry:
+    """What the zoo knows about a genome. Raises RecipeError for an unknown name, DataError for a damaged file."""
+    shelf = _shelf()
+    if name not in shelf:
+        raise RecipeError(f"no genome {name!r} in the zoo, nor a file of that name; {nearest(name, list(shelf))}")
+    data = _json(shelf[name].read_bytes(), name)
+    try:
+        task = data["task"]
+        return Entry(
+            data["name"], data["about"], data["source"], task["kind"], tuple(task["input"]), task["outputs"],
+            data["params"], data["flops"], data["genome"],
+        )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise DataError(f"zoo genome {name!r} is damaged ({error!r}): install evonas again") from None
+
+
+def load(name_or_path: str | os.PathLike[str], encoding: Encoding) -> Genome:
+    """A genome of the zoo by name, or of a JSON file by path, read and checked by an encoding.
+
+    Raises RecipeError where there is no such name or file, DataError naming the file and what is wrong in it."""
+    path = Path(name_or_path)
+    if path.suffix == ".json" or path.is_file():
+        source, data = str(path), _genome_of(_json(_read(path), str(path)))
+    else:
+        source, data = str(name_or_path), entry(str(name_or_path)).genome
+    try:
+        genome = encoding.from_json(data)
+        encoding.check(genome)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
+    return genome
+
+
+def enrol(genomes: Sequence[Any], book: MarkBook) -> tuple[DagGenome, ...]:
+    """Founders (layer graphs) from different files with marks that mean one thing in a run; they compute what they did.
+
+    The marks in files are independent small numbers: equal ones would align by accident. Here two layers get the same
+    mark if they are the same operation fed by the same layers, so founders share marks from the input on until they
+    part ways, and copies of one founder share all. A new layer's mark is the one it would get if it were grown between
+    its first source and the output, as random genomes grow. Input and output keep 0 and 1. Stanley and Miikkulainen
+    2002, section 3.2. Raises DataError for a genome whose edges into the output cannot keep their order."""
+    places: dict[_Place, int] = {}
+    taken: set[int] = set()
+    return tuple(_enrolled(genome, book, places, taken) for genome in genomes)
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+def _shelf() -> dict[str, Traversable]:
+    """The zoo's files by name: `evonas/genomes` where a wheel put them, else `genomes` beside the package."""
+    package = files("evonas")
+    folders = [package / "genomes", *([package.parent / "genomes"] if isinstance(package, Path) else [])]
+    for folder in folders:
+        if folder.is_dir():
+            found = {item.name.removesuffix(".json"): item for item in folder.iterdir() if item.name.endswith(".json")}
+            return dict(sorted(found.items()))
+    raise DataError("the zoo's folder `genomes` is missing: install evonas again")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: {path.stat().st_size:,} bytes are too many for a genome (at most {MAX_BYTES:,})")
+        return path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"cannot read the genome file {path}: {error.strerror}; zoo: {', '.join(names())}") from None
+
+
+def _json(content: bytes, source: str) -> Any:
+    try:
+        return loads(content)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
+
+
+def _genome_of(data: Any) -> Any:
+    """The genome in a file that tells more about it."""
+    return data["genome"] if isinstance(data, dict) and "genome" in data else data
+
+
+# ------------------------------------------------------------------------------------------------------------ marks
+
+_Place = tuple[str, tuple[int, ...], int]
+"""A layer's operation, the new marks of its sources in order, and which of such layers it is in its genome."""
+
+
+def _enrolled(genome: DagGenome, book: MarkBook, places: dict[_Place, int], taken: set[int]) -> DagGenome:
+    shared = _remarked(genome, book, places, taken)
+    if _ordered(shared, genome):
+        return shared.genome
+    # an older genome joins the same layers in another order: this one gets marks of its own
+    apart = _remarked(genome, book, {}, set(range(book.free)))
+    if not _ordered(apart, genome):
+        raise DataError("genome: the edge from the input (0) to the output (1) is not the first of the output's edges, "
+                        "as other genomes of this run need it: give it the lowest edge mark")  # fmt: skip
+    return apart.genome
+
+
+@dataclass(frozen=True, slots=True)
+class _Remarked:
+    genome: DagGenome
+    layers: Mapping[int, int]
+    """New marks of layers by old ones."""
+
+
+def _remarked(genome: DagGenome, book: MarkBook, places: dict[_Place, int], taken: set[int]) -> _Remarked:
+    """The genome with marks from the book: known places keep theirs, new ones are noted and get a mark not taken."""
+    layers, twins = {INPUT: INPUT, OUTPUT: OUTPUT}, Counter[tuple[str, tuple[int, ...]]]()
+    for mark in genome.order:
+        if mark in layers:
+            continue
+        kind = (genome.layer[mark].op, tuple(layers[edge.source] for edge in genome.incoming[mark]))
+        place = (*kind, twins[kind])
+        twins[kind] += 1
+        if place not in places:
+            places[place] = book.node(kind[1][0] if kind[1] else INPUT, OUTPUT, taken)
+            taken.add(places[place])
+        layers[mark] = places[place]
+    edges = [EdgeGene(book.edge(layers[e.source], layers[e.target]), layers[e.source], layers[e.target])
+             for e in genome.edges]  # fmt: skip
+    genes = [LayerGene(layers[gene.mark], gene.op, **gene.attributes()) for gene in genome.layers]
+    return _Remarked(DagGenome.of(genes, edges), layers)
+
+
+def _ordered(new: _Remarked, old: DagGenome) -> bool:
+    """Whether every layer has its inputs in the order it had before: a concatenation's channels follow it."""
+    return all(
+        [edge.source for edge in new.genome.incoming[new.layers[mark]]]
+        == [new.layers[edge.source] for edge in old.incoming[mark]]
+        for mark in old.layer
+    )

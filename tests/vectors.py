@@ -1,0 +1,75 @@
+"""A tiny encoding for tests of strategies: genomes are vectors in [0, 1]^n, so that ZDT's known fronts can be searched."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from evonas.core import Edit, Estimate, Individual, Objective
+from evonas.marks import MarkBook
+from evonas.species import SpeciationSettings
+from evonas.strategy.problem import Problem
+
+OBJECTIVES = (Objective("f1"), Objective("f2"))
+
+
+@dataclass(frozen=True)
+class Vector:
+    genes: tuple[float, ...]
+
+    @property
+    def key(self) -> str:
+        return ",".join(map(repr, self.genes))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Polynomial-free: a mutation redraws or nudges one gene, a crossover is uniform."""
+
+    size: int = 6
+    name: str = "vectors"
+
+    def random(self, rng: random.Random, marks: MarkBook) -> Vector:
+        return Vector(tuple(rng.random() for _ in range(self.size)))
+
+    def mutate(self, genome: Vector, rng: random.Random, marks: MarkBook) -> tuple[Vector, tuple[Edit, ...]]:
+        place, genes = rng.randrange(self.size), list(genome.genes)
+        genes[place] = min(1.0, max(0.0, genes[place] + rng.gauss(0, 0.15)))
+        return Vector(tuple(genes)), (Edit("nudge", (place,), args={"to": genes[place]}),)
+
+    def mate(self, fitter: Vector, other: Vector, rng: random.Random, marks: MarkBook) -> tuple[Vector, tuple[Edit, ...]]:
+        pairs = zip(fitter.genes, other.genes, strict=True)
+        return Vector(tuple(rng.choice(pair) for pair in pairs)), (Edit("mate"),)
+
+    def distance(self, a: Vector, b: Vector) -> float:
+        return sum(abs(x - y) for x, y in zip(a.genes, b.genes, strict=True))
+
+    def check(self, genome: Vector) -> None:
+        assert all(0 <= gene <= 1 for gene in genome.genes)
+
+    def to_json(self, genome: Vector) -> Any:
+        return list(genome.genes)
+
+    def from_json(self, data: Any) -> Vector:
+        return Vector(tuple(data))
+
+    def decode(self, genome: Vector) -> Any:
+        raise AssertionError("vectors have no network")
+
+    def summary(self, genome: Vector) -> str:
+        return genome.key
+
+    def alive(self, genome: Vector) -> frozenset[int]:
+        return frozenset({0, 1})
+
+
+def zdt1(individual: Individual) -> Estimate:
+    """ZDT1 (Zitzler, Deb, Thiele 2000): front f2 = 1 - sqrt(f1)."""
+    first, *rest = individual.genome.genes  # type: ignore[attr-defined]
+    g = 1 + 9 * sum(rest) / len(rest)
+    return Estimate(individual.id, "ok", {"f1": first, "f2": g * (1 - (first / g) ** 0.5)})
+
+
+def problem(seed: int = 1, objectives: tuple[Objective, ...] = OBJECTIVES, **fields: Any) -> Problem:
+    return Problem(Vectors(), objectives, seed, lambda genome: True, speciation=SpeciationSettings(), **fields)
