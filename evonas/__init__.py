@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evonas.core import EvonasError
     from evonas.results import Run
-    from evonas.run import list_runs, open, resume, start
+    from evonas.run import list_runs, open, resume, start, test
 
-__all__ = ["EvonasError", "Run", "list_runs", "open", "resume", "start"]
+__all__ = ["EvonasError", "Run", "list_runs", "open", "resume", "start", "test"]
 
 _HOMES = {
     "EvonasError": "evonas.core",
@@ -26,6 +26,7 @@ _HOMES = {
     "open": "evonas.run",
     "resume": "evonas.run",
     "start": "evonas.run",
+    "test": "evonas.run",
 }
 
 

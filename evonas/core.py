@@ -7,9 +7,11 @@ import hashlib
 import json
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -48,6 +50,7 @@ __all__ = [
     "nearest",
     "seed_of",
     "stream",
+    "valid_name",
 ]
 
 Json = Any
@@ -85,6 +88,20 @@ class StorageError(EvonasError):
     """The file system refused: disk full, read-only, permission (exit code 74)."""
 
     exit_code = 74
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def valid_name(name: str) -> str:
+    """The name of a run, if it can be a folder on every system; else RecipeError."""
+    if not _NAME.fullmatch(name) or ".." in name or name.endswith(".") or _DEVICE.fullmatch(name):
+        raise RecipeError(
+            f"run name {name[:80]!r} is not allowed: 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter "
+            "or digit, without '..' and no device name such as 'con'"
+        )
+    return name
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -160,9 +177,9 @@ def seed_of(seed: int, purpose: str, *key: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def stream(seed: int, purpose: str, *key: int) -> random.Random:
+def stream(seed: int, purpose: str, *key: int) -> Random:
     """The named stream of scalar draws: equal names give equal draws, on any machine and in any order."""
-    return random.Random(seed_of(seed, purpose, *key))
+    return Random(seed_of(seed, purpose, *key))
 
 
 def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
@@ -174,7 +191,7 @@ def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
 
 @contextmanager
 def lend_global_streams(seed: int, purpose: str, *key: int) -> Iterator[None]:
-    """Lends a named stream to code that draws from the global `random` and `numpy.random` (DEAP), then restores both."""
+    """Lends a named stream to code that draws from global `random` and `numpy.random` (DEAP), then restores both."""
     import numpy as np
 
     scalar, array = random.getstate(), np.random.get_state()
@@ -254,7 +271,7 @@ class Estimate:
         return Estimate(id, "failed", reason=" ".join(reason.split())[:500], cost=cost or {}, **fields)
 
     def checked(self, objectives: Sequence[Objective]) -> Estimate:
-        """This estimate, or a failed one if an objective's value is missing or not finite: NaN never reaches selection."""
+        """This estimate, or a failed one where a value is missing or not finite: NaN never reaches selection."""
         if self.status != "ok":
             return replace(self, values={k: v for k, v in self.values.items() if math.isfinite(v)})
         for objective in objectives:
@@ -362,9 +379,9 @@ class Encoding(Protocol):
     @property
     def name(self) -> str: ...
 
-    def random(self, rng: random.Random, marks: MarkBook) -> Genome: ...
-    def mutate(self, genome: Any, rng: random.Random, marks: MarkBook) -> tuple[Genome, tuple[Edit, ...]] | None: ...
-    def mate(self, fitter: Any, other: Any, rng: random.Random, marks: MarkBook) -> tuple[Genome, tuple[Edit, ...]]: ...
+    def random(self, rng: Random, marks: MarkBook) -> Genome: ...
+    def mutate(self, genome: Any, rng: Random, marks: MarkBook) -> tuple[Genome, tuple[Edit, ...]] | None: ...
+    def mate(self, fitter: Any, other: Any, rng: Random, marks: MarkBook) -> tuple[Genome, tuple[Edit, ...]]: ...
     def distance(self, a: Any, b: Any) -> float: ...
     def check(self, genome: Any) -> None: ...
     def to_json(self, genome: Any) -> Json: ...
@@ -381,7 +398,7 @@ class Strategy(Protocol):
 
 
 class Estimator(Protocol):
-    """How good is it: trains or looks up one individual. Never raises for what a network does: that is a failed estimate."""
+    """How good is it: trains or looks up one individual. What a network does wrong is a failed estimate, no error."""
 
     def estimate(self, job: Job) -> Outcome: ...
 

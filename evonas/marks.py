@@ -91,7 +91,7 @@ class MarkBook:
         self.reserve(mark)
 
     def close(self) -> Marks:
-        return Marks(self._next, self._edges, self._nodes)
+        return Marks(self._next, dict(self._edges), dict(self._nodes))
 
     def _take(self) -> int:
         mark = self._next

@@ -129,6 +129,8 @@ def _latency(trial: Trial, settings: ObjectiveSettings) -> Reading:
     assert settings.batch is not None and settings.threads is not None
     drawn = torch.Generator().manual_seed(0)
     batch = torch.randn(settings.batch, *trial.input, generator=drawn).to(trial.device)
+    if len(trial.input) == 3:
+        batch = batch.contiguous(memory_format=torch.channels_last)
     network = trial.network.eval()
     with torch.inference_mode():
         timer = Timer("network(batch)", globals={"network": network, "batch": batch}, num_threads=settings.threads)
@@ -224,7 +226,7 @@ class ObjectiveSettings(Settings):
         _refuse_unknown(self)
         _refuse_foreign(self)
         if self.kind == "metric" and self.direction is None:
-            raise ValueError(f"objective {self.name!r}: say direction: max or min, whichever is better for {self.metric}")
+            raise ValueError(f"objective {self.name!r}: say direction: max or min, what is better for {self.metric}")
         if self.max is not None and self.min is not None and self.min > self.max:
             raise ValueError(f"objective {self.name!r}: min {self.min} is above max {self.max}: no value keeps both")
         return self
@@ -232,9 +234,8 @@ class ObjectiveSettings(Settings):
 
 def _refuse_unknown(settings: ObjectiveSettings) -> None:
     if settings.kind not in TABLE:
-        what = "name" if settings.kind == settings.name else "kind"
-        named = f"objective {settings.kind!r}" if what == "name" else f"objective {settings.name!r}: kind {settings.kind!r}"
-        raise ValueError(f"{named} is not known; {nearest(settings.kind, _public())}")
+        whose = "" if settings.kind == settings.name else f" {settings.name!r}: kind"
+        raise ValueError(f"objective{whose} {settings.kind!r} is not known; {nearest(settings.kind, _public())}")
     for key in ("metric", "function"):
         if settings.kind == key and getattr(settings, key) is None:
             raise ValueError(f"objective {settings.name!r}: {key}: is missing, it says which {key} is meant")
@@ -268,14 +269,15 @@ Listed = Sequence["str | Mapping[str, Any] | ObjectiveSettings"]
 
 
 def parse(objectives: Listed) -> tuple[ObjectiveSettings, ...]:
-    """The settings of listed objectives. Raises RecipeError for what is unknown, twice there, missing or out of range."""
+    """The settings of listed objectives. Raises RecipeError for what is unknown, missing, doubled or out of range."""
     if not objectives:
         raise RecipeError("objectives: [] is empty: list at least one, such as error")
     parsed = tuple(_parsed(one) for one in objectives)
     names = [settings.name for settings in parsed]
     for name in names:
         if names.count(name) > 1:
-            raise RecipeError(f"objective {name!r} is listed twice: remove one, or give it a name of its own and `kind: {name}`")
+            cure = f"remove one, or give it a name of its own and `kind: {name}`"
+            raise RecipeError(f"objective {name!r} is listed twice: {cure}")
     return parsed
 
 
@@ -296,7 +298,7 @@ def _said(one: object, part: Any) -> str:
 
 
 def resolve(objectives: Listed) -> tuple[Objective, ...]:
-    """The objectives that a recipe lists, in its order. Raises RecipeError, also for an extra or a file that is missing."""
+    """The objectives that a recipe lists, in order. Raises RecipeError, also for an extra or a file that is missing."""
     parsed = parse(objectives)
     for settings in parsed:
         _refuse_missing(settings)
@@ -322,9 +324,13 @@ def described(settings: ObjectiveSettings) -> Objective:
 def _refuse_missing(settings: ObjectiveSettings) -> None:
     """What a recipe names must be there before a run starts; nothing is imported for that."""
     if settings.metric and importlib.util.find_spec("torchmetrics") is None:
-        raise RecipeError(f"objective {settings.name!r} needs torchmetrics: pip install 'evonas[metrics]'")
+        raise _missing_metrics(settings)
     if settings.function:
         check_function(settings.function, f"objective {settings.name!r}")
+
+
+def _missing_metrics(settings: ObjectiveSettings) -> RecipeError:
+    return RecipeError(f"objective {settings.name!r} needs torchmetrics: pip install 'evonas[metrics]'")
 
 
 def check_function(path: str, who: str) -> None:
@@ -341,7 +347,7 @@ def check(objectives: Listed, kind: str) -> None:
     """Raises RecipeError where an objective makes no sense for a task of this kind (classification, regression)."""
     for settings in parse(objectives):
         if kind not in TABLE[settings.kind].tasks:
-            raise RecipeError(f"objective {settings.name!r} is for classification, the task is {kind}: take error or loss")
+            raise RecipeError(f"objective {settings.name!r} is for classes, the task is a {kind}: take error or loss")
 
 
 # --------------------------------------------------------------------------------------------------------- measuring
@@ -387,9 +393,8 @@ def _number(value: Any, settings: ObjectiveSettings) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise RecipeError(
-            f"objective {settings.name!r}: {settings.function} returned {type(value).__name__}, not a number: return a float"
-        ) from None
+        what = f"{settings.function} returned {type(value).__name__}"
+        raise RecipeError(f"objective {settings.name!r}: {what}, not a number: return a float") from None
 
 
 def _metric_class(settings: ObjectiveSettings) -> Any:
@@ -398,7 +403,7 @@ def _metric_class(settings: ObjectiveSettings) -> Any:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if error.name == "torchmetrics":
-            raise RecipeError(f"objective {settings.name!r} needs torchmetrics: pip install 'evonas[metrics]'") from None
+            raise _missing_metrics(settings) from None
         raise RecipeError(f"objective {settings.name!r}: no module {module!r} in torchmetrics") from None
     except AttributeError:
         known = [public for public in vars(sys.modules[module]) if public[:1].isupper()]
@@ -406,17 +411,17 @@ def _metric_class(settings: ObjectiveSettings) -> Any:
         raise RecipeError(f"objective {settings.name!r}: {module} has no {name!r}; {close}") from None
     higher = getattr(found, "higher_is_better", None)
     if isinstance(higher, bool) and higher != (settings.direction == "max"):
-        better = "max" if higher else "min"
-        raise RecipeError(f"objective {settings.name!r}: {settings.metric} is better when {'high' if higher else 'low'}: direction: {better}")
+        better, cure = ("higher", "max") if higher else ("lower", "min")
+        raise RecipeError(f"objective {settings.name!r}: {better} {settings.metric} is better: set direction: {cure}")
     return found
 
 
 def _parameters(callable_: Any) -> frozenset[str]:
-    """Names of a metric's settings; task wrappers such as F1Score take theirs in `__new__`, the others in `__init__`."""
+    """Names of a metric's settings; those with a `task`, such as F1Score, take theirs in `__new__`."""
     import inspect
 
-    makers = (callable_.__new__, callable_.__init__)
-    return frozenset(name for maker in makers if maker is not object.__new__ for name in inspect.signature(maker).parameters)
+    makers = [callable_.__init__] + ([callable_.__new__] if callable_.__new__ is not object.__new__ else [])
+    return frozenset(name for maker in makers for name in inspect.signature(maker).parameters)
 
 
 @lru_cache(maxsize=64)
@@ -461,11 +466,10 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 class Screen:
-    """Whether a genome may be trained: it keeps the encoding's own bounds and the constraints on cheap objectives."""
+    """Whether a genome keeps the constraints on cheap objectives, so that it may be trained."""
 
     def __init__(self, encoding: Encoding, objectives: Listed) -> None:
         self._encoding = encoding
-        self._bounds = getattr(getattr(encoding, "settings", None), "bounds", None)
         self._limits = [
             (settings, one)
             for settings, one in zip(parse(objectives), resolve(objectives), strict=True)
@@ -477,11 +481,14 @@ class Screen:
 
     def why(self, genome: Genome) -> str:
         """What the genome breaks, such as `params 120000 > 100000`; empty where it keeps everything."""
+        if not self._limits:
+            return ""
         plan = self._encoding.decode(genome)
-        if self._bounds is not None and (broken := self._bounds.violation(plan)):
-            return str(broken)
         for settings, one in self._limits:
             value = _of_plan(plan, settings)
-            if not math.isfinite(value) or one.violation(value) > 0:
-                return f"{one.name} {value:g} " + (f"> {one.max:g}" if value > (one.max or math.inf) else f"< {one.min}")
+            if not math.isfinite(value):
+                return f"{one.name} is {value}"
+            if one.violation(value) > 0:
+                limit = f"> {one.max:g}" if one.max is not None and value > one.max else f"< {one.min:g}"
+                return f"{one.name} {value:g} {limit}"
         return ""

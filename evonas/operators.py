@@ -1,7 +1,7 @@
 """DEAP's toolbox over evonas' encodings: the one file that imports DEAP.
 
-`toolbox` registers `clone`, `mate`, `mutate`, `select`, `map` for individuals of any encoding, so that a recipe can name
-DEAP's own selection operators, and DEAP's own algorithms (`algorithms.eaMuPlusLambda`) run on them. DEAP draws from the
+`toolbox` registers `clone`, `mate`, `mutate`, `select`, `map` for individuals of any encoding. So a recipe can name DEAP's
+own selection operators, and DEAP's own algorithms (`algorithms.eaMuPlusLambda`) run on them. DEAP draws from the
 global random streams: lend it a named one with `core.lend_global_streams`."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def fitness_class(objectives: Sequence[Objective]) -> type[base.Fitness]:
 
 
 def clone(creature: Creature) -> Creature:
-    """A copy with its own fitness; genomes are frozen and therefore shared. A clone's parent is the one it was cloned from."""
+    """A copy with its own fitness; genomes are frozen and shared. A clone's parent is the one it was cloned from."""
     fitness = type(creature.fitness)()
     fitness.wvalues = creature.fitness.wvalues
     if creature.id is None:
@@ -100,7 +100,7 @@ def creature(individual: Individual, values: Sequence[float], fitness: type[base
 
 
 def selection(name: str, settings: dict[str, Any], objectives: int) -> Callable[[list[Creature], int], list[Creature]]:
-    """DEAP's selection operator `name` with its settings; `selNSGA3` takes `divisions` and makes its reference points."""
+    """DEAP's selection operator with its settings; `selNSGA3` takes `divisions` for its reference points."""
     operator = getattr(tools, name)
     given = dict(settings)
     if name == "selNSGA3":

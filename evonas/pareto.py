@@ -62,7 +62,7 @@ def non_dominated(losses: Any) -> NDArray[np.bool_]:
     if not array.size:
         return np.zeros(0, dtype=bool)
     if array.shape[1] == 1:
-        return np.arange(len(array)) == np.argmin(array[:, 0])
+        return np.asarray(np.arange(len(array)) == np.argmin(array[:, 0]))
     import moocore
 
     return np.asarray(moocore.is_nondominated(array), dtype=bool)
@@ -82,7 +82,7 @@ def hypervolume(losses: Any, reference: Any) -> float:
 
 
 def knee(losses: Any) -> int | None:
-    """Row of a front farthest below the plane through its extreme points, (n, m) -> index; None under three rows. Das 1999."""
+    """Row of a front farthest below the plane through its ends, (n, m) -> index; None under three rows. Das 1999."""
     array = _finite(losses)
     if len(array) < 3 or array.shape[1] < 2:
         return None

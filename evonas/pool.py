@@ -11,20 +11,22 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from evonas import estimate
 from evonas.core import Estimate, Estimator, EvonasError, Job, Outcome, Pool, Settings, dumps
 from evonas.estimate import worker
+from evonas.objective import load_object
+from evonas.validation import Imported
 
 # ---------------------------------------------------------------------------------------------------------- settings
 
@@ -39,10 +41,10 @@ class ProcessesSettings(Settings):
     """Estimates in processes of this machine, each with its own limits."""
 
     kind: Literal["processes"] = "processes"
-    workers: Literal["auto"] | int = Field(default="auto")
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """Processes at work at a time; auto takes as many as there are cores for (or GPUs, where training runs on them)."""
     retries: int = Field(default=2, ge=0, le=100)
-    """How often the job of a killed or crashed process is tried again, with the same seed, before it counts as failed."""
+    """How often the job of a killed or crashed process is tried again, with the same seed, before it has failed."""
 
 
 TABLE: dict[str, type[Settings]] = {"serial": SerialSettings, "processes": ProcessesSettings}
@@ -55,6 +57,9 @@ def build(settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: b
     trainings on the test rows. Raises RecipeError, DataError for what no estimate could mend."""
     if isinstance(settings, ProcessesSettings):
         return Processes(settings, recipe, scratch, final)
+    if isinstance(settings, Imported):
+        made: Pool = load_object(settings.kind)(settings, recipe, scratch, final)
+        return made
     return Serial(estimate.build(recipe, None, final))
 
 
@@ -154,20 +159,14 @@ class _Worker:
             self.pipe.send_bytes(b"")
         self._hang_up()
 
-    def end(self, grace: float = 0.5) -> None:
-        """Ends the process by SIGTERM and, `grace` seconds later, by SIGKILL."""
-        self.process.terminate()
+    def bury(self, grace: float) -> int | None:
+        """Sees the process end, by SIGKILL after `grace` seconds, and gives its exit code."""
         self.process.join(grace)
-        self.bury()
-
-    def bury(self) -> int | None:
-        """Makes sure that the process is gone and gives its exit code."""
         if self.process.is_alive():
             self.process.kill()
         self.process.join(5)
-        code = self.process.exitcode
         self._hang_up()
-        return code
+        return self.process.exitcode
 
     def _hang_up(self) -> None:
         self.pipe.close()
@@ -186,10 +185,14 @@ class Processes:
     """Seconds beyond the time limit before a process that did not stop by itself is ended."""
     START = 120.0
     """Seconds that a process may take to start."""
+    MERCY = 0.5
+    """Seconds between SIGTERM and SIGKILL."""
     LOOK = 0.05
     """Seconds between looks at the memory of workers with a limit."""
 
-    def __init__(self, settings: ProcessesSettings, recipe: Mapping[str, Any], scratch: Path, final: bool = False) -> None:
+    def __init__(
+        self, settings: ProcessesSettings, recipe: Mapping[str, Any], scratch: Path, final: bool = False
+    ) -> None:
         section = recipe["final" if final else "estimator"]
         self._recipe, self._final, self._scratch = recipe, final, scratch
         self._retries = settings.retries
@@ -256,7 +259,7 @@ class Processes:
             return []
         del self._busy[chosen.pipe]
         if message[:1] == worker.BROKEN:
-            chosen.bury()
+            chosen.bury(self.MERCY)
             raise EvonasError(f"a worker cannot start: {message[1:].decode()}")
         chosen.finished()
         self._release(chosen)
@@ -270,7 +273,7 @@ class Processes:
 
     def _retried(self, lost: _Worker, attempt: _Attempt, waiting: deque[_Attempt]) -> list[Outcome]:
         """The job of a dead worker goes to the front of the queue, until it has cost too many."""
-        cause = _cause(lost.bury())
+        cause = _cause(lost.bury(self.MERCY))
         attempt.lost += 1
         if attempt.lost <= self._retries:
             waiting.appendleft(attempt)
@@ -300,7 +303,7 @@ class Processes:
                 continue
             assert busy.attempt is not None
             del self._busy[busy.pipe]
-            busy.end()
+            self._end([busy])
             cost = {"seconds": busy.elapsed}
             outcomes.append(Outcome(Estimate.failed(busy.attempt.job.id, reason, cost)))
         return outcomes
@@ -324,15 +327,14 @@ class Processes:
         self._idle.clear()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _end(self, workers: Any) -> None:
+    def _end(self, workers: Iterable[_Worker]) -> None:
+        """Ends processes by SIGTERM and, where that does not help, by SIGKILL."""
         ending = list(workers)
         for one in ending:
             one.process.terminate()
-        until = time.monotonic() + 0.5
+        until = time.monotonic() + self.MERCY
         for one in ending:
-            one.process.join(max(until - time.monotonic(), 0.0))
-        for one in ending:
-            one.bury()
+            one.bury(max(until - time.monotonic(), 0.0))
 
 
 # ----------------------------------------------------------------------------------------------------- how they start

@@ -16,10 +16,9 @@ from pydantic import AfterValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from evonas import encoding, estimate, objective, pool, strategy, task, yaml
-from evonas.core import Json, RecipeError, Settings, nearest
+from evonas.core import Json, RecipeError, Settings, nearest, valid_name
 from evonas.estimate import FinalSettings
 from evonas.objective import ObjectiveSettings
-from evonas.store import valid_name
 from evonas.validation import Mistake, Place, Section, descriptions, mistakes, models, section_of, show, spelled
 
 VERSION = 1
@@ -427,7 +426,7 @@ def resumable(path: str) -> bool:
     return any(path == one or path.startswith(f"{one}.") for one in RESUMABLE)
 
 
-# ------------------------------------------------------------------------------------------------ a recipe to start from
+# ----------------------------------------------------------------------------------------------- a recipe to start from
 
 _STARTER = """\
 # A search with evonas. Check it: evonas check {file}   Run it: evonas run {file}

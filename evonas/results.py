@@ -145,27 +145,51 @@ class Run:
         return self._rows(sorted(family))
 
     def network(self, id: int) -> nn.Module:
-        """The trained network of an individual, in evaluation mode on the CPU; input as the task gives it, normalised.
+        """The trained network of an individual, in evaluation mode on the CPU; it takes normalised inputs.
 
-        Raises RecipeError where its weights were not kept (`store.keep_weights: front` keeps those of the front)."""
+        One that `evonas test` trained to the end comes with those weights, any other with the search's. Raises
+        RecipeError where its weights were not kept (`store.keep_weights: front` keeps the front and the population)."""
         from evonas.phenotype import network
 
-        built = network.build(self.plan(id), seed=None)
+        built = network.build(self.plan(id))
         network.load(built, network.from_bytes(self.weights(id)))
         return built.eval()
 
     def weights(self, id: int) -> bytes:
-        """Its trained weights as safetensors bytes, checked against their SHA-256."""
+        """The weights that `network` takes, as safetensors bytes, checked against their SHA-256."""
+        final = [test["weights"] for test in self.store.tests() if test["id"] == id and test["weights"]]
         estimate = self.estimate(id)
-        if estimate is None or estimate.weights is None:
-            why = "is not estimated yet" if estimate is None else f"{estimate.status}: {estimate.reason or 'no training'}"
-            raise RecipeError(f"individual {id} has no weights ({why}); choose one of the front: {self._front_ids()}")
-        if not self.store.has_weights(estimate.weights):
-            raise RecipeError(
-                f"the weights of individual {id} were not kept (store.keep_weights: "
-                f"{self.recipe.store.keep_weights}); choose one of the front: {self._front_ids()}"
+        sha = final[-1] if final else estimate.weights if estimate else None
+        if sha is not None and self.store.has_weights(sha):
+            return self.store.weights(sha)
+        if sha is not None:
+            why = f"they were not kept: store.keep_weights is {self.recipe.store.keep_weights!r}"
+        else:
+            why = (
+                "it is not estimated yet"
+                if estimate is None
+                else f"{estimate.status}, {estimate.reason or 'untrained'}"
             )
-        return self.store.weights(estimate.weights)
+        raise RecipeError(f"individual {id} has no weights ({why}); choose one of the front: {self._front_ids()}")
+
+    def export(self, id: int, folder: str | Path) -> tuple[Path, ...]:
+        """Writes the network as a self-contained PyTorch module with weights and genome; returns the files' paths."""
+        from evonas.phenotype.export import Card, export_module
+
+        data = self.task.load(self.recipe.seed)
+        row = self._rows([id])[0]
+        values = {**row.values, **{f"test {name}": value for name, value in row.tested.items()}}
+        card = Card(
+            kind=data.shape.kind,
+            mean=data.mean.tolist(),
+            std=data.std.tolist(),
+            labels=data.shape.labels,
+            target_mean=data.target_mean.tolist() if data.shape.kind == "regression" else (),
+            target_std=data.target_std.tolist() if data.shape.kind == "regression" else (),
+            facts={"run": self.name, "individual": float(id), **values},
+            genome=self.encoding.to_json(self.genome(id)),
+        )
+        return export_module(self.plan(id), self.weights(id), folder, f"{self.name}-{id}", card)
 
     def close(self) -> None:
         self.store.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -15,13 +16,29 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+import numpy as np
+
 from evonas import objective, pool, strategy, task
 from evonas import recipe as recipes
-from evonas.core import Estimate, EvonasError, Genome, Individual, Job, Pool, RecipeError, State, Strategy, seed_of
+from evonas.core import (
+    DataError,
+    Estimate,
+    EvonasError,
+    Genome,
+    Individual,
+    Job,
+    Outcome,
+    Pool,
+    RecipeError,
+    State,
+    Strategy,
+    seed_of,
+)
 from evonas.report.progress import Progress
 from evonas.results import Run
 from evonas.store import Store
 from evonas.strategy.problem import Problem, begin
+from evonas.task.data import Data
 
 Observer = Callable[[Progress], None]
 
@@ -139,6 +156,76 @@ def resume(
     return _follow(store, observer)
 
 
+def test(
+    run: Run | str | Path,
+    ids: Sequence[int] | None = None,
+    *,
+    pick: int | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Trains front members to the end by the recipe's `final` section and touches the test set once for each.
+
+    `ids` chooses them, or `pick` spreads so many over the front; without either it is the whole front. Who was tested
+    already keeps that result: the test set is never touched twice for one individual. Raises RecipeError for an id
+    that is not in the run, EvonasError naming the reason where a training fails."""
+    with open(run.folder if isinstance(run, Run) else run) as reading:
+        chosen = _chosen(reading, ids, pick)
+    store = Store.open(reading.folder, write=True)
+    writing, workers = Run(store), None
+    try:
+        with _Stop() as stop:
+            known = {one["id"] for one in store.tests()}
+            seed = writing.recipe.seed
+            jobs = [
+                Job(id, seed_of(seed, "final", id), writing.encoding.to_json(writing.genome(id)))
+                for id in chosen
+                if id not in known
+            ]
+            watch = _Watch(writing, observer, store.load_state(writing.encoding.from_json) or begin(), 0)
+            failures = []
+            try:
+                workers = pool.build(writing.recipe.pool, store.recipe, store.folder / "scratch", final=True)
+                watch.trainings(0, len(jobs))
+                for outcome in (one for batch in workers.run(jobs) for one in batch):
+                    with stop.held():
+                        failures += _record_test(store, outcome, seed_of(seed, "final", outcome.estimate.id))
+                    watch.trainings(len(store.tests()) - len(known) + len(failures), len(jobs))
+            except KeyboardInterrupt:
+                again = f"evonas test {run if isinstance(run, str) else writing.name}"
+                raise Interrupted(f"stopped; finished tests are kept; go on with: {again}", stop.signum) from None
+    finally:
+        if workers is not None:
+            workers.close()
+        store.close()
+    if failures:
+        raise EvonasError(f"{len(failures)} of {len(jobs)} final trainings failed: {'; '.join(failures)}")
+    return open(store.folder)
+
+
+def _record_test(store: Store, outcome: Outcome, seed: int) -> list[str]:
+    """Records a final training; gives the reason where it failed, and then nothing was measured on the test rows."""
+    estimate = outcome.estimate
+    if estimate.status != "ok":
+        store.event("test failed", f"individual {estimate.id}: {estimate.reason}")
+        return [f"individual {estimate.id}: {estimate.reason}"]
+    store.record_test(estimate.id, seed, estimate.values, estimate.curve, estimate.cost, outcome.weights)
+    store.event("tested", f"individual {estimate.id}: the test set was touched", dict(estimate.values))
+    return []
+
+
+def _chosen(run: Run, ids: Sequence[int] | None, pick: int | None) -> list[int]:
+    """Ids to test: those given, or `pick` of the front evenly spread from end to end, or all of it."""
+    if ids is not None:
+        return [run.individual(id).id for id in dict.fromkeys(ids)]
+    front = [row.id for row in run.front()]
+    if not front:
+        raise RecipeError(f"{run.name} has no front yet: let it run first: evonas resume {run.name}")
+    if pick is None or pick >= len(front):
+        return front
+    step = (len(front) - 1) / max(pick - 1, 1)
+    return [front[round(i * step)] for i in range(pick)]
+
+
 def open(run: str | Path) -> Run:
     """A run for reading; it may be going on in another process."""
     return Run(Store.open(Path(run)))
@@ -239,20 +326,29 @@ def _total(generations: str | int, done: int) -> int:
     try:
         total = done + int(text) if text.startswith("+") else int(text)
     except ValueError:
-        raise RecipeError(f"--generations {text!r} is no number: write a total such as 40, or +20 for twenty more") from None
+        raise RecipeError(
+            f"--generations {text!r} is no number: write a total such as 40, or +20 for twenty more"
+        ) from None
     if total < done or total < 1:
         raise RecipeError(f"--generations {text}: the run has {done} generations already; write +N for N more")
     return total
 
 
 def _note_changes(store: Store) -> None:
-    """Records a resume, and where it cannot be bit-identical because the software or processor changed."""
-    now = machine()
-    was = store.about
-    differing = [key for key in ("torch", "numpy", "cpu_capability", "threads") if now.get(key) != was.get(key)]
+    """Records a resume, and where it cannot be bit-identical because the software or processor changed.
+
+    Raises DataError where the data are no longer those that the run began with."""
+    now, was = about(recipes.from_json(store.recipe)), store.about
+    if now["task"] != was["task"]:
+        keys = [key for key in was["task"] if now["task"].get(key) != was["task"][key]]
+        raise DataError(
+            f"the data of task {store.recipe['task']['kind']!r} changed since {store.folder.name} began "
+            f"({', '.join(keys)}): restore them, or start a new run"
+        )
     store.event("resumed", f"at generation {len(store.generations())}", {"process": os.getpid()})
+    differing = [key for key in ("torch", "numpy", "cpu_capability", "cuda") if now[key] != was.get(key)]
     if differing:
-        text = "; ".join(f"{key} {was.get(key)} -> {now.get(key)}" for key in differing)
+        text = "; ".join(f"{key} {was.get(key)} -> {now[key]}" for key in differing)
         store.event("warning", f"this resume is not bit-identical to an uninterrupted run: {text}")
 
 
@@ -266,16 +362,35 @@ def _free_name(runs: Path, name: str) -> str:
 
 
 def about(recipe: recipes.Recipe) -> dict[str, Any]:
-    """What a run is stored with: versions, processor, threads, seed and the shape of its task.
+    """What a run is stored with: versions, processor, threads, seed, and the shape, sizes and fingerprint of its data.
 
     The data are loaded for that, so that every mistake in them shows before a run folder exists."""
-    shape = task.build(recipe.task).load(recipe.seed).shape
+    chosen = task.build(recipe.task)
+    data, sizes = chosen.load(recipe.seed), chosen.sizes(recipe.seed)
+    shape = data.shape
     return {
         **machine(),
+        "threads": getattr(recipe.estimator, "threads", 1),
         "seed": recipe.seed,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "task": {"input": list(shape.input), "outputs": shape.outputs, "kind": shape.kind, "labels": list(shape.labels)},
+        "task": {
+            "input": list(shape.input),
+            "outputs": shape.outputs,
+            "kind": shape.kind,
+            "labels": list(shape.labels),
+            "sizes": sizes,
+            "fingerprint": fingerprint(data),
+        },
     }
+
+
+def fingerprint(data: Data) -> str:
+    """A hash of the training and validation rows: a resume with other data is refused."""
+    whole = hashlib.blake2b(digest_size=16)
+    for rows in (data.x_train, data.y_train, data.x_valid, data.y_valid):
+        whole.update(f"{rows.shape}{rows.dtype}".encode())
+        whole.update(np.ascontiguousarray(rows).data)
+    return whole.hexdigest()
 
 
 def machine() -> dict[str, Any]:
@@ -292,7 +407,6 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
-        "threads": 1,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
@@ -369,6 +483,10 @@ class _Watch:
     def generation(self, state: State) -> None:
         self._failures = self._last.failures
         self._emit("generation", done=0, total=0, **self._standing(state))
+
+    def trainings(self, done: int, total: int) -> None:
+        """Final trainings under way."""
+        self._emit("batch", done=done, total=total)
 
     def end(self, state: State) -> None:
         self._emit("end", **self._standing(state))

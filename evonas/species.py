@@ -1,6 +1,6 @@
 """Species: genomes within a compatibility distance of one representative, followed over the generations.
 
-Speciation is independent of encoding and strategy: it needs only a distance. Stanley and Miikkulainen 2002, section 3.3."""
+Speciation is independent of encoding and strategy: it needs only a distance. Stanley and Miikkulainen 2002, 3.3."""
 
 from __future__ import annotations
 

@@ -103,6 +103,10 @@ _REFUSED = {
 _RECIPE_HEAD = "# The recipe this run was started with, in full. A copy to read: the run follows run.sqlite.\n"
 
 
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+"""JSON in the order of its keys: what is read back iterates as what was written did."""
+
+
 class StoreWarning(UserWarning):
     """Damage that was noticed and worked around; nothing that was read is wrong."""
 
@@ -387,7 +391,7 @@ class Store:
         if len(known) == len(rows):
             return
         with self._transaction() as ledger:
-            self._insert(ledger, "genomes", [(key, dumps(encode(genomes[key]))) for key in missing])
+            self._insert(ledger, "genomes", [(key, _json(encode(genomes[key]))) for key in missing])
             self._insert(ledger, "individuals", [row for id, row in rows.items() if id not in known])
 
     def commit(self, outcomes: Sequence[Outcome]) -> dict[int, Estimate]:
@@ -419,22 +423,22 @@ class Store:
         self._refuse_unborn(individuals | estimates | set(state.front))
         rest = {name: value for name, value in stats.items() if name not in ("hypervolume", "seconds", "evaluations")}
         seconds = stats.get("seconds", time.monotonic() - self._since)
-        row = (generation, state.evaluations, _real(stats.get("hypervolume")), _real(seconds), time.time(), dumps(rest))
+        row = (generation, state.evaluations, _real(stats.get("hypervolume")), _real(seconds), time.time(), _json(rest))
         with self._transaction() as ledger:
             for table in ("generations", "species", "fronts"):
                 self._delete(ledger, table, "generation >= ?", generation)
             self._delete(ledger, "states", "generation >= ? OR generation <= ?", generation, generation - KEPT_STATES)
             self._insert(ledger, "generations", [row])
-            self._insert(ledger, "species", [(generation, dumps(body["species"]))])
-            self._insert(ledger, "fronts", [(generation, dumps(body["front"]))])
-            self._insert(ledger, "states", [(generation, dumps(body))])
+            self._insert(ledger, "species", [(generation, _json(body["species"]))])
+            self._insert(ledger, "fronts", [(generation, _json(body["front"]))])
+            self._insert(ledger, "states", [(generation, _json(body))])
             ledger.generation = generation
         self._since = time.monotonic()
 
     def event(self, kind: str, text: str, data: Json = None) -> None:
         """Records that something happened to the run."""
         with self._transaction() as ledger:
-            row = (ledger.rows("events"), time.time(), _plain(kind), _plain(text), dumps(data))
+            row = (ledger.rows("events"), time.time(), _plain(kind), _plain(text), _json(data))
             self._insert(ledger, "events", [row])
 
     def record_test(
@@ -451,7 +455,7 @@ class Store:
         Returns the SHA-256 of its weights."""
         self._refuse_unborn([id])
         sha = self._save([weights])[weights] if weights is not None else None
-        texts = (dumps(dict(values)), dumps([dict(point) for point in curve]), dumps(dict(cost or {})))
+        texts = (_json(dict(values)), _json([dict(point) for point in curve]), _json(dict(cost or {})))
         with self._transaction() as ledger:
             self._insert(ledger, "tests", [(ledger.rows("tests"), id, str(seed), *texts, sha, time.time())])
         return sha
@@ -689,7 +693,7 @@ class Store:
             ledger.count(table, doomed, -1)
 
     def _all(self, table: str) -> Iterator[Row]:
-        """Every row of a table in its order; at the end DataError unless they are just those that the ledger counted."""
+        """Every row of a table in its order; at the end DataError unless these are all that the ledger counted."""
         rows = keys = total = 0
         for key, stamp, *cells in self._db.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid"):
             yield self._checked(table, stamp, (key, *cells))
@@ -705,7 +709,7 @@ class Store:
         query = f"SELECT * FROM {table} WHERE {_KEY[table]} IN (SELECT value FROM json_each(?))"
         found = {
             key: self._checked(table, stamp, (key, *cells))
-            for key, stamp, *cells in self._db.execute(query, (json.dumps(wanted),))
+            for key, stamp, *cells in self._db.execute(query, (_json(wanted),))
         }
         missing = set(wanted) - found.keys()
         if missing and self._lock is None and table in _COUNTED:
@@ -774,7 +778,7 @@ class Store:
         wanted = sorted(set(ids))
         query = "SELECT count(*) FROM individuals WHERE id IN (SELECT value FROM json_each(?))"
         with self._snapshot():
-            (known,) = self._db.execute(query, (json.dumps(wanted),)).fetchone()
+            (known,) = self._db.execute(query, (_json(wanted),)).fetchone()
         if known != len(wanted):
             raise ValueError(f"{len(wanted) - known} of the individuals {wanted[:8]}... were never laid")
 
@@ -840,7 +844,7 @@ class Store:
             raise self._damage("meta")
 
     def _put_meta(self, name: str, value: Json) -> None:
-        row = (name, dumps(value))
+        row = (name, _json(value))
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, _stamp("meta", row), row[1]))
 
     def _read_ledger(self) -> _Ledger:
@@ -885,8 +889,8 @@ class Store:
 
 
 def _birth_row(individual: Individual) -> Row:
-    edits = dumps([edit.to_json() for edit in individual.edits])
-    return individual.id, individual.birth, individual.genome.key, dumps(list(individual.parents)), edits
+    edits = _json([edit.to_json() for edit in individual.edits])
+    return individual.id, individual.birth, individual.genome.key, _json(list(individual.parents)), edits
 
 
 def _edits(text: str) -> tuple[Edit, ...]:
@@ -896,7 +900,7 @@ def _edits(text: str) -> tuple[Edit, ...]:
 def _estimate_row(estimate: Estimate, arrived: int, now: float) -> Row:
     data = estimate.to_json()
     try:
-        texts = dumps(data["values"]), _plain(estimate.reason), dumps(data["curve"]), dumps(data["cost"])
+        texts = _json(data["values"]), _plain(estimate.reason), _json(data["curve"]), _json(data["cost"])
     except ValueError as error:
         raise DataError(f"the estimate of individual {estimate.id} is not finite: {error}") from None
     return estimate.id, estimate.status, *texts, estimate.weights, arrived, now
@@ -908,16 +912,16 @@ def _estimate(row: Row) -> Estimate:
 
 
 def _with_weights(outcome: Outcome, hashes: Mapping[bytes, str]) -> Estimate:
-    estimate, sha = outcome.estimate, hashes.get(outcome.weights) if outcome.weights is not None else None
-    if sha is None:
-        return estimate
-    if estimate.weights not in (None, sha):
-        raise DataError(f"the weights of individual {estimate.id} changed on their way: their SHA-256 is {sha}")
-    return replace(estimate, weights=sha)
+    if outcome.weights is None:
+        return outcome.estimate
+    sha = hashes[outcome.weights]
+    if outcome.estimate.weights not in (None, sha):
+        raise DataError(f"the weights of individual {outcome.estimate.id} changed on their way: their SHA-256 is {sha}")
+    return replace(outcome.estimate, weights=sha)
 
 
 def _ledger_row(ledger: _Ledger) -> Row:
-    return 1, dumps({"commits": ledger.commits, "generation": ledger.generation, "tables": ledger.tables})
+    return 1, _json({"commits": ledger.commits, "generation": ledger.generation, "tables": ledger.tables})
 
 
 def _real(value: float | None) -> float | None:
@@ -953,7 +957,7 @@ def _make(folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json]) -
         db.execute("BEGIN")
         for statement in _SCHEMA.values():
             db.execute(statement)
-        for row in ((name, dumps(value)) for name, value in meta.items()):
+        for row in ((name, _json(value)) for name, value in meta.items()):
             db.execute("INSERT INTO meta VALUES (?, ?, ?)", (row[0], _stamp("meta", row), row[1]))
         row = _ledger_row(_Ledger())
         db.execute("INSERT INTO ledger VALUES (?, ?, ?)", (row[0], _stamp("ledger", row), row[1]))
@@ -1051,7 +1055,7 @@ def _acquire(folder: Path) -> FileLock:
         lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.05)
     except Timeout:
         raise LockedError(f"{folder} is in use by {_owner(folder)}; wait for it to end, or stop it there") from None
-    (folder / "owner").write_text(dumps({"process": os.getpid(), "host": socket.gethostname()}))
+    (folder / "owner").write_text(_json({"process": os.getpid(), "host": socket.gethostname()}))
     return lock
 
 

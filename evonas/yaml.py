@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import Event
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.reader import ReaderError
 
 from evonas.core import Json, RecipeError
@@ -28,7 +36,7 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """A value that YAML can write but a recipe cannot hold."""
+    """A value that YAML can write but a recipe cannot hold; null stands in its place."""
 
     place: Place
     line: int
@@ -40,8 +48,8 @@ class Document:
     """A parsed text: its value, the line (from 1) of every key and list item, and what is wrong with single values."""
 
     data: Json
-    lines: Mapping[Place, int] = field(default_factory=dict)
-    flaws: tuple[Flaw, ...] = ()
+    lines: Mapping[Place, int]
+    flaws: tuple[Flaw, ...]
 
 
 class YamlSyntaxError(RecipeError):
@@ -58,20 +66,17 @@ def parse(text: str) -> Document:
     Raises YamlSyntaxError for what is no YAML, or is larger, deeper or more aliased than a recipe needs to be."""
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise YamlSyntaxError(f"larger than {MAX_BYTES // 1024} KiB: name data and genomes by their files")
+    yaml = YAML(typ="safe", pure=True)
     try:
-        _check_depth(text)
-        node = _yaml().compose(text)
+        return _Reader(yaml, yaml.parse(text)).document()
     except MarkedYAMLError as error:
         raise _located(error) from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
         raise YamlSyntaxError(f"character {_code(error.character)} is not allowed in YAML", line, column) from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError) as error:
         raise YamlSyntaxError(" ".join(str(error).split())[:200]) from None
-    reader = _Reader()
-    data = None if node is None else reader.read(node, ())
-    return Document(data, reader.lines, tuple(reader.flaws))
 
 
 def scalar(text: str) -> Json:
@@ -94,77 +99,102 @@ def dump(data: Json) -> str:
     return buffer.getvalue()
 
 
-def _yaml() -> YAML:
-    return YAML(typ="safe", pure=True)
-
-
-def _check_depth(text: str) -> None:
-    depth = 0
-    for event in _yaml().parse(text):
-        name = type(event).__name__
-        depth += name.endswith("StartEvent") - name.endswith("EndEvent")
-        if depth > MAX_DEPTH:
-            raise _deep(event)
-
-
-def _deep(event: Event) -> YamlSyntaxError:
-    mark = event.start_mark
-    return YamlSyntaxError(f"nested more than {MAX_DEPTH} levels deep", mark.line + 1, mark.column + 1)
-
-
 def _located(error: MarkedYAMLError) -> YamlSyntaxError:
     """ruamel's many lines as one: what it was reading, and what it met."""
     mark = error.problem_mark or error.context_mark
     text = ", ".join(part for part in (error.context, error.problem) if part)
-    if mark is None:
-        return YamlSyntaxError(text)
-    return YamlSyntaxError(text, mark.line + 1, mark.column + 1)
+    return YamlSyntaxError(text) if mark is None else YamlSyntaxError(text, mark.line + 1, mark.column + 1)
 
 
 def _code(character: Any) -> str:
     return f"U+{ord(character) if isinstance(character, str) else int(character):04X}"
 
 
-class _Reader:
-    """Turns nodes into plain data, noting the lines and the flaws on the way."""
+@dataclass(frozen=True, slots=True)
+class _Anchored:
+    """What an alias stands for, and how many values it holds."""
 
-    def __init__(self) -> None:
+    data: Json
+    values: int
+
+
+class _Reader:
+    """Builds plain data from YAML's events in one pass, noting lines and flaws on the way."""
+
+    def __init__(self, yaml: YAML, events: Iterator[Any]) -> None:
+        self.events, self.resolver, self.construct = events, yaml.resolver, yaml.constructor
         self.lines: dict[Place, int] = {}
         self.flaws: list[Flaw] = []
-        self.values = 0
-        self.construct = _yaml().constructor
+        self.anchors: dict[str, _Anchored] = {}
+        self.values = self.depth = 0
 
-    def read(self, node: Node, place: Place) -> Json:
-        self.values += 1
-        line = node.start_mark.line + 1
-        if self.values > MAX_VALUES or len(place) > MAX_DEPTH:
-            raise YamlSyntaxError("its aliases expand without end: write the values out", line)
-        self.lines.setdefault(place, line)
-        if isinstance(node, MappingNode):
-            return self._mapping(node, place)
-        if isinstance(node, SequenceNode):
-            return [self.read(item, (*place, i)) for i, item in enumerate(node.value)]
-        return self._scalar(node, place, line)
+    def document(self) -> Document:
+        data, documents = None, 0
+        for event in self.events:
+            if isinstance(event, DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise _at(event, "a second document begins here: write one recipe a file")
+                data = self.value(next(self.events), ())
+        return Document(data, self.lines, tuple(self.flaws))
 
-    def _mapping(self, node: MappingNode, place: Place) -> Json:
-        data: dict[str, Json] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, ScalarNode):
-                self.flaws.append(Flaw(place, line, "a key must be a word, not a list or a section"))
-                continue
-            key = str(key_node.value)
-            inner = (*place, key)
-            if key in data:
-                self.flaws.append(Flaw(inner, line, f"written twice, first in line {self.lines[inner]}: keep one"))
-                continue
-            self.lines[inner] = line
-            data[key] = self.read(value_node, inner)
+    def value(self, event: Any, place: Place) -> Json:
+        """The value that an event begins, read to its end."""
+        before, self.values = self.values, self.values + 1
+        self.lines.setdefault(place, event.start_mark.line + 1)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _at(event, f"nested more than {MAX_DEPTH} levels deep")
+        data = self._kinds[type(event)](self, event, place)
+        self.depth -= 1
+        if event.anchor is not None and not isinstance(event, AliasEvent):
+            self.anchors[event.anchor] = _Anchored(data, self.values - before)
         return data
 
-    def _scalar(self, node: Node, place: Place, line: int) -> Json:
-        kind = node.tag.removeprefix("tag:yaml.org,2002:") if node.tag else "str"
-        text = str(node.value)
+    def _alias(self, event: Any, _: Place) -> Json:
+        known = self.anchors.get(event.anchor)
+        if known is None:
+            raise _at(event, f"the alias '*{event.anchor}' stands for nothing before it")
+        self.values += known.values
+        if self.values > MAX_VALUES:
+            raise _at(event, "its aliases expand to too many values: write them out")
+        return known.data
+
+    def _sequence(self, _: Any, place: Place) -> Json:
+        items: list[Json] = []
+        while not isinstance(event := next(self.events), SequenceEndEvent):
+            items.append(self.value(event, (*place, len(items))))
+        return items
+
+    def _mapping(self, _: Any, place: Place) -> Json:
+        data: dict[str, Json] = {}
+        while not isinstance(event := next(self.events), MappingEndEvent):
+            line = event.start_mark.line + 1
+            if not isinstance(event, ScalarEvent):
+                self.flaws.append(Flaw(place, line, "a key must be a word, not a list or a section"))
+                self._skip(event)
+                continue
+            inner = (*place, str(event.value))
+            if inner[-1] in data:
+                self.flaws.append(Flaw(inner, line, f"written twice, first in line {self.lines[inner]}: keep one"))
+                self._skip()
+                continue
+            self.lines[inner] = line
+            data[str(event.value)] = self.value(next(self.events), inner)
+        return data
+
+    def _skip(self, *events: Any) -> None:
+        """Reads over values that cannot be kept, without a trace."""
+        lines, flaws = dict(self.lines), list(self.flaws)
+        for event in events:
+            self.value(event, ())
+        self.value(next(self.events), ())
+        self.lines, self.flaws = lines, flaws
+
+    def _scalar(self, event: Any, place: Place) -> Json:
+        tag = str(event.tag or self.resolver.resolve(ScalarNode, event.value, event.implicit))
+        node = ScalarNode(tag, event.value)
+        kind, text = tag.removeprefix("tag:yaml.org,2002:"), str(event.value)
         try:
             if kind == "null":
                 return None
@@ -173,21 +203,32 @@ class _Reader:
             if kind == "int":
                 return self._integer(node, text)
             if kind == "float":
-                return self._finite(float(self.construct.construct_yaml_float(node)), text)
+                return self._finite(node, text)
             if kind in ("str", "timestamp"):
                 return text
+            raise ValueError(f"the tag {tag!r} is not allowed: write plain values")
         except ValueError as error:
-            self.flaws.append(Flaw(place, line, str(error)))
+            self.flaws.append(Flaw(place, event.start_mark.line + 1, str(error)))
             return None
-        self.flaws.append(Flaw(place, line, f"the tag {node.tag!r} is not allowed: write plain values"))
-        return None
 
-    def _integer(self, node: Node, text: str) -> int:
+    def _integer(self, node: ScalarNode, text: str) -> int:
         if len(text) > MAX_DIGITS:
             raise ValueError(f"{text[:12]}... is not allowed: a whole number of more than {MAX_DIGITS} digits")
         return int(self.construct.construct_yaml_int(node))
 
-    def _finite(self, number: float, text: str) -> float:
-        if not math.isfinite(number):
+    def _finite(self, node: ScalarNode, text: str) -> float:
+        value = float(self.construct.construct_yaml_float(node))
+        if not math.isfinite(value):
             raise ValueError(f"{text} is not allowed: must be a finite number")
-        return number
+        return value
+
+    _kinds: ClassVar[Mapping[type[Any], Callable[[_Reader, Any, Place], Json]]] = {
+        AliasEvent: _alias,
+        MappingStartEvent: _mapping,
+        ScalarEvent: _scalar,
+        SequenceStartEvent: _sequence,
+    }
+
+
+def _at(event: Any, text: str) -> YamlSyntaxError:
+    return YamlSyntaxError(text, event.start_mark.line + 1, event.start_mark.column + 1)

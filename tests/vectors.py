@@ -1,4 +1,4 @@
-"""A tiny encoding for tests of strategies: genomes are vectors in [0, 1]^n, so that ZDT's known fronts can be searched."""
+"""A tiny encoding for tests of strategies: vectors in [0, 1]^n, so that ZDT's known fronts can be searched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Vector:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Polynomial-free: a mutation redraws or nudges one gene, a crossover is uniform."""
+    """A mutation nudges one gene, a crossover is uniform."""
 
     size: int = 6
     name: str = "vectors"
@@ -38,7 +38,9 @@ class Vectors:
         genes[place] = min(1.0, max(0.0, genes[place] + rng.gauss(0, 0.15)))
         return Vector(tuple(genes)), (Edit("nudge", (place,), args={"to": genes[place]}),)
 
-    def mate(self, fitter: Vector, other: Vector, rng: random.Random, marks: MarkBook) -> tuple[Vector, tuple[Edit, ...]]:
+    def mate(
+        self, fitter: Vector, other: Vector, rng: random.Random, marks: MarkBook
+    ) -> tuple[Vector, tuple[Edit, ...]]:
         pairs = zip(fitter.genes, other.genes, strict=True)
         return Vector(tuple(rng.choice(pair) for pair in pairs)), (Edit("mate"),)
 

@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 
 def _different(values: tuple[T, ...]) -> tuple[T, ...]:
+    if not values:
+        raise ValueError("is empty: list at least one value")
     if len(set(values)) < len(values):
         raise ValueError("lists a value twice")
     return values
@@ -65,7 +67,7 @@ Dilation = Annotated[int, Field(ge=1, le=16)]
 Rate = Annotated[float, Field(ge=0.0, le=0.95)]
 Weight = Annotated[float, Field(ge=0.0)]
 LayerCount = Annotated[int, Field(ge=0, le=500)]
-Choices = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_different)]
+Choices = Annotated[tuple[T, ...], AfterValidator(_different)]
 """What a mutation may draw from; at least one, none twice."""
 
 
@@ -157,7 +159,7 @@ class DagSettings(Settings):
 
     kind: Literal["dag"] = "dag"
     ops: Choices[LayerOp] = ("conv", "separable", "max_pool", "avg_pool", "identity", "dense", "dropout")
-    """Operations that new layers may have."""
+    """Operations that new layers may have; convolutions are drawn four times as often as each of the others."""
     channels: Choices[Channels] = (8, 16, 24, 32, 48, 64)
     """Filters of convolutions and units of dense layers."""
     kernels: Choices[Kernel] = (3, 1, 5)
@@ -306,7 +308,7 @@ def _propose_branch(space: DagEncoding, genome: DagGenome, rng: Random, marks: M
 
 
 def _propose_edge(space: DagEncoding, genome: DagGenome, rng: Random, marks: MarkBook) -> Edit | None:
-    if len(genome.edges) >= MAX_EDGES:
+    if _crowded(genome, 1):
         return None
     order = genome.order
     for _ in range(8):  # a few draws find a free place in any genome that is not nearly complete
@@ -315,6 +317,10 @@ def _propose_edge(space: DagEncoding, genome: DagGenome, rng: Random, marks: Mar
         if i != j and source != OUTPUT and target != INPUT and not _joined(genome, source, target):
             return Edit("add_edge", (source, target), (marks.edge(source, target),))
     return None
+
+
+def _crowded(genome: DagGenome, more: int) -> bool:
+    return len(genome.edges) + more > MAX_EDGES
 
 
 def _joined(genome: DagGenome, source: int, target: int) -> bool:
@@ -329,7 +335,7 @@ def _propose_removal(space: DagEncoding, genome: DagGenome, rng: Random, marks: 
     if gone in genome.live:
         before = [edge.source for edge in genome.incoming[gone]]
         after = [edge.target for edge in genome.outgoing[gone]]
-        if len(before) * len(after) > 6:  # a hub's removal would tangle the graph
+        if len(before) * len(after) > 6 or _crowded(genome, 1):  # a hub's removal would tangle the graph
             return None
         pairs = [(a, b) for a in before for b in after if not _joined(genome, a, b)]
     made = [(marks.edge(a, b), a, b) for a, b in pairs]
@@ -507,7 +513,7 @@ class DagEncoding:
         edges: list[list[int]] = []
         if rng.random() < self.settings.union:
             news, edges = _union(fitter, other)
-            if len(fitter.layers) + len(news) - 2 <= self.settings.layers[1]:
+            if len(fitter.layers) + len(news) - 2 <= self.settings.layers[1] and not _crowded(fitter, len(edges)):
                 taken += [gene.mark for gene in news] + [edge[0] for edge in edges]
                 layers += [gene.to_json() for gene in news]
             else:
@@ -565,14 +571,15 @@ class DagEncoding:
 
     @cached_property
     def ops(self) -> list[str]:
-        """The operations that differ on this task's input."""
-        if not self.flat:
-            return list(self.settings.ops)
-        return ["dense", *[op for op in self.settings.ops if op in ("identity", "dropout")]]
+        """The operations that differ on this task's input, each as often as it is drawn: those that learn features four
+        times as often as the others."""
+        if self.flat:
+            return 4 * ["dense"] + [op for op in self.settings.ops if op in ("identity", "dropout")]
+        return [op for op in self.settings.ops for _ in range(4 if op in ("conv", "separable") else 1)]
 
     def full(self, genome: DagGenome) -> bool:
-        """Whether the genome has as many layers as the settings allow."""
-        return len(genome.layers) - 2 >= self.settings.layers[1]
+        """Whether the genome has as many layers as the settings allow, or as many edges as a genome may have."""
+        return len(genome.layers) - 2 >= self.settings.layers[1] or _crowded(genome, 2)
 
     def draw(self, rng: Random, target: LayerGene, stride: int | None = None) -> dict[str, Any]:
         """A new layer's attributes, `op` among them. A dense layer, which ends the image, goes only before the output

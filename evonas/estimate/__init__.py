@@ -1,4 +1,4 @@
-"""Performance estimation: how good is an individual. One file each; add one by writing its settings here and its file."""
+"""Performance estimation: how good is an individual. Add an estimator by writing its settings here and its file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from evonas import objective
 from evonas.core import Count, Estimator, EvonasError, RecipeError, Settings, nearest
 from evonas.objective import Listed
+from evonas.validation import Imported
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -165,6 +166,8 @@ TABLE: dict[str, type[Settings]] = {"train": TrainSettings, "lookup": LookupSett
 def read(table: Mapping[str, type[Settings]], section: Mapping[str, Any], what: str) -> Any:
     """The settings that a section of a resolved recipe holds. Raises RecipeError."""
     kind = str(section.get("kind"))
+    if ":" in kind:
+        return Imported.model_validate(dict(section))
     if kind not in table:
         raise RecipeError(f"{what} {kind!r} is not known; {nearest(kind, list(table))}")
     try:
@@ -175,7 +178,7 @@ def read(table: Mapping[str, type[Settings]], section: Mapping[str, Any], what: 
 
 
 def check(settings: Settings, objectives: Listed, input_shape: tuple[int, ...], kind: str) -> None:
-    """Raises RecipeError where an estimator cannot give the objectives of a task of this shape and kind; loads no torch."""
+    """Raises RecipeError where an estimator cannot serve the objectives or a task of this shape and kind."""
     objective.check(objectives, kind)
     if isinstance(settings, LookupSettings):
         _check_lookup(settings, objectives)
@@ -198,17 +201,18 @@ def _check_lookup(settings: LookupSettings, objectives: Listed) -> None:
 def _check_training(settings: TrainSettings, input_shape: tuple[int, ...], kind: str) -> None:
     if settings.augment.active and len(input_shape) != 3:
         raise RecipeError(f"augment is for images, the task has {input_shape[0]} plain features: leave augment out")
-    if settings.label_smoothing and kind == "regression":
-        raise RecipeError(f"label_smoothing {settings.label_smoothing} is for classification, the task is regression: set it to 0")
-    if len(input_shape) == 3 and settings.augment.cutout > min(input_shape[1:]):
-        raise RecipeError(f"augment.cutout {settings.augment.cutout} is larger than the image {input_shape[1:]}: make it smaller")
+    smoothing, cutout = settings.label_smoothing, settings.augment.cutout
+    if smoothing and kind == "regression":
+        raise RecipeError(f"label_smoothing {smoothing} is for classes, the task is a regression: set it to 0")
+    if len(input_shape) == 3 and cutout > min(input_shape[1:]):
+        raise RecipeError(f"augment.cutout {cutout} is larger than the image {input_shape[1:]}: make it smaller")
 
 
 def stage(recipe: Mapping[str, Any], folder: Path, final: bool = False) -> Path | None:
     """Lays the rows that all workers share into a folder, or gives None where the estimator needs none; loads no torch.
 
     Raises RecipeError, DataError."""
-    if not final and recipe["estimator"].get("kind") != "train":
+    if not final and recipe["estimator"].get("kind") == "lookup":
         return None
     from evonas.estimate import data
 
@@ -259,10 +263,15 @@ def told(error: BaseException) -> str:
 
 
 def build(recipe: Mapping[str, Any], folder: Path | None = None, final: bool = False) -> Estimator:
-    """The estimator of a resolved recipe. `folder` may hold the data that `stage` laid there, else the task is loaded.
+    """The estimator of a resolved recipe. `folder` may hold the rows that `stage` laid there; else the task is loaded.
 
-    `final` gives the training of the recipe's `final` section, measured on the test rows."""
-    if not final and recipe["estimator"].get("kind") == "lookup":
+    `final` gives the training of the recipe's `final` section, measured on the test rows. Your own estimator
+    (`package.module:object`) is called with the recipe and the folder. Raises RecipeError, DataError."""
+    kind = "train" if final else str(recipe["estimator"].get("kind"))
+    if ":" in kind:
+        made: Estimator = objective.load_object(kind)(recipe, folder)
+        return made
+    if kind == "lookup":
         from evonas.estimate.lookup import LookupEstimator
 
         return LookupEstimator(recipe)

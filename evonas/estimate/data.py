@@ -20,7 +20,7 @@ ARRAYS = ("x_train", "y_train", "x_valid", "y_valid", "mean", "std", "target_mea
 
 
 def prepare(recipe: Mapping[str, Any], final: bool = False) -> Data:
-    """The recipe's rows with images as (n, h, w, c): what a search may see, or with `final` the test rows as those held out.
+    """The recipe's rows with images as (n, h, w, c): what a search may see, or with `final` the test rows held out.
 
     Raises DataError, RecipeError."""
     source = task.build(estimate.read(task.TABLE, recipe["task"], "task"))

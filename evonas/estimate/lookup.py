@@ -21,7 +21,8 @@ class LookupEstimator:
         estimate.check(settings, self._objectives, shape.input, shape.kind)
         self._described = [objective.described(one) for one in self._objectives]
         self._known = objective.load_object(settings.function) if settings.function else None
-        self._encoding = encoding.build(estimate.read(encoding.TABLE, recipe["encoding"], "encoding"), shape.input, shape.outputs)
+        space = estimate.read(encoding.TABLE, recipe["encoding"], "encoding")
+        self._encoding = encoding.build(space, shape.input, shape.outputs)
 
     def estimate(self, job: Job) -> Outcome:
         """The outcome of one job; what a user's function raises becomes a failed estimate."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +163,8 @@ class Mode:
 
     def place(self, network: nn.Module) -> nn.Module:
         """The network on the device in this memory layout."""
-        return network.to(self.device, memory_format=torch.channels_last) if self.channels_last else network.to(self.device)
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        return network.to(device=self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
 BF16_FLOPS = 7e6
@@ -171,8 +173,8 @@ BF16_FLOPS = 7e6
 
 def _precision(wanted: str, device: torch.device, flops: int) -> torch.dtype | None:
     if wanted == "auto":
-        fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_bf16(device) and flops >= BF16_FLOPS
-        return torch.bfloat16 if fast else None
+        on_cuda = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if on_cuda or (flops >= BF16_FLOPS and _cpu_bf16(device)) else None
     if wanted == "fp16" and device.type != "cuda":
         raise RecipeError(f"precision fp16 needs cuda, the device is {device.type}: take auto, bf16 or fp32")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
@@ -185,34 +187,51 @@ def _cpu_bf16(device: torch.device) -> bool:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device that a recipe names; `auto` takes cuda, then mps, then cpu. Raises RecipeError where it is not there."""
+    """The device that a recipe names; `auto` takes cuda, then mps, then cpu. Raises RecipeError where there is none."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
-        wanted = next(name for name, usable in there.items() if usable)
+        wanted = next(name for name, here in there.items() if here)
     if not there[wanted]:
-        raise RecipeError(f"device {wanted!r} is not on this machine: take auto or one of {[k for k, v in there.items() if v]}")
-    return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)
+        usable = ", ".join(name for name, here in there.items() if here)
+        raise RecipeError(f"device {wanted!r} is not usable on this machine: take auto or {usable}")
+    if wanted != "cuda":
+        return torch.device(wanted)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
+    return torch.device(wanted, torch.cuda.current_device())
 
 
 @contextmanager
 def _conditions(device: torch.device, threads: int, seed: int) -> Iterator[None]:
-    """One thread count, seeded global draws (dropout) and deterministic kernels; all is as before afterwards."""
+    """One thread count, seeded global draws (dropout) and repeatable kernels; all is as before afterwards."""
     before = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    tuned = torch.backends.cudnn.benchmark
     cuda = [device] if device.type == "cuda" else []
     torch.set_num_threads(threads)
-    if cuda:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
     try:
-        with torch.random.fork_rng(devices=cuda), lend_global_streams(seed, "estimate"):
+        with (
+            _repeatable() if cuda else nullcontext(),
+            torch.random.fork_rng(devices=cuda),
+            lend_global_streams(seed, "estimate"),
+        ):
             torch.manual_seed(seed_of(seed, "train"))
             yield
     finally:
         torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
-        torch.backends.cudnn.benchmark = tuned
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """CUDA kernels that give the same bits every time; on the CPU all that networks use do so anyway."""
+    strict = torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn, memory = torch.backends.cudnn, cast(Any, torch.utils.deterministic)
+    tuned, filled = cudnn.benchmark, memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    cudnn.benchmark = memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+        cudnn.benchmark, memory.fill_uninitialized_memory = tuned, filled
 
 
 class Limits:
@@ -263,7 +282,7 @@ class Trained:
 
 
 def rate(schedule: Schedule, at: float, epochs: float) -> float:
-    """The learning rate as a share of the highest, `at` epochs into a training. Loshchilov and Hutter 2017, equation 5."""
+    """The learning rate as a share of the highest, `at` epochs into a training. Loshchilov and Hutter 2017, eq. 5."""
     if at < schedule.warmup:
         return at / schedule.warmup
     if schedule.kind == "constant":
@@ -319,19 +338,25 @@ class _Average:
 
 
 def train(
-    network: nn.Module, rows: Rows, settings: TrainSettings, mode: Mode, seed: int, limits: Limits, watch: Watch | None = None
+    network: nn.Module,
+    rows: Rows,
+    settings: TrainSettings,
+    mode: Mode,
+    seed: int,
+    limits: Limits,
+    watch: Watch | None = None,
 ) -> Trained:
     """Trains a network on `rows` where it lies, and evaluates it on the held-out rows.
 
-    Equal arguments give equal bits on one kind of device. Raises Stopped when the loss is no longer finite or a limit is
-    passed."""
+    Equal arguments give equal bits on one kind of device. Raises Stopped when the loss is no longer finite or a limit
+    is passed."""
     loop = _Loop(network, rows, settings, mode, seed)
     curve: list[dict[str, float]] = []
     outputs: Tensor | None = None
     for epoch in range(1, settings.epochs + 1):
         loss = loop.epoch(epoch - 1, limits)
         if not math.isfinite(loss):
-            raise Stopped(f"diverged: the training loss is {loss} in epoch {epoch}; a lower optimizer.lr or a clip may help")
+            raise Stopped(f"diverged: the loss is {loss} in epoch {epoch}; a lower optimizer.lr or a clip may help")
         point = {"epoch": epoch, "loss": loss, "lr": loop.rate}
         last = epoch == settings.epochs
         if last or (settings.evaluate_every and epoch % settings.evaluate_every == 0):
@@ -388,7 +413,7 @@ class _Loop:
             outputs = self._network(x)
         loss = self._loss(outputs.float(), y)
         self._optimiser.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._settings.clip is not None:
             self._scaler.unscale_(self._optimiser)
             nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
@@ -420,7 +445,7 @@ class _Loop:
 
 
 def predict(network: nn.Module, rows: Rows, mode: Mode) -> Tensor:
-    """Outputs on the held-out rows, (n, k) float32, in the targets' own units; the network is left in evaluation mode."""
+    """Outputs on the held-out rows, (n, k) float32, in the targets' own units; puts the network in evaluation mode."""
     size = 4096 if mode.device.type == "cuda" else 256
     network.eval()
     with torch.inference_mode():
@@ -477,9 +502,9 @@ class TrainEstimator:
         mode = Mode.choose(self._settings, self.device, plan)
         network = mode.place(phenotype.build(plan, seed_of(job.seed, "weights"), "cpu"))
         trained = train(network, self._rows, self._settings, mode, job.seed, limits, watch)
-        shape = self._rows.shape
+        shape, targets = self._rows.shape, self._rows.y_valid
         trial = objective.Trial(
-            plan, network, self._rows, trained.outputs, self._rows.y_valid, shape.input, shape.kind, self.device, trained.seconds
+            plan, network, self._rows, trained.outputs, targets, shape.input, shape.kind, self.device, trained.seconds
         )
         values, spreads = objective.measure(trial, self._objectives)
         cost = {"seconds": limits.elapsed, "epochs": trained.epochs, "samples": trained.samples, **spreads}
@@ -509,5 +534,5 @@ def _reason(error: BaseException, device: torch.device) -> str:
 
 
 def final(recipe: Mapping[str, Any], genome: Any, seed: int, watch: Watch | None = None) -> Outcome:
-    """Trains one genome (as JSON) by the recipe's `final` section and measures it on the test rows, once, at the end."""
+    """Trains one genome (as JSON) by the recipe's `final` section and measures it once on the test rows, at the end."""
     return TrainEstimator(recipe, final=True).estimate(Job(0, seed, genome), watch)

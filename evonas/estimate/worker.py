@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,7 @@ class Assignment:
     directory: str
 
     def to_bytes(self) -> bytes:
-        fields = {"recipe": self.recipe, "folder": self.folder, "final": self.final, "slot": self.slot}
-        return dumps({**fields, "directory": self.directory}).encode()
+        return dumps(asdict(self)).encode()
 
     @staticmethod
     def from_bytes(data: bytes) -> Assignment:
@@ -95,5 +94,4 @@ def encoded(estimator: Estimator, job: Job) -> tuple[bytes, bytes]:
 
 def decoded(told: bytes, weights: bytes) -> Outcome:
     """The outcome that `encoded` wrote."""
-    read = Estimate.from_json(loads(told))
-    return Outcome(replace(read, curve=tuple(read.curve)), weights or None)
+    return Outcome(Estimate.from_json(loads(told)), weights or None)

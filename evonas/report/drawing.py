@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -139,15 +139,18 @@ def draw(plan: Plan, genome: Genome | None = None, *, title: str = "") -> Figure
     """A plan as a picture from input (top) to output (bottom); its size follows from the network's.
 
     With its `genome`, the heading names the genome's key."""
-    heading = [*([title] if title else []), _summary(plan, genome)]
+    facts = [f"{plan.params:,} parameters  ·  {_flops(plan.flops)}", f"depth {plan.depth}"]
+    if genome is not None:
+        facts[1] += f"  ·  genome {genome.key[:10]}"
+    heading = [(title, 11, True)] * bool(title) + [(fact, 9, False) for fact in facts]
     scene = _scene(plan, 0.2 * len(heading) + 0.22 + _MARGIN)
     left, right = scene.sides()
-    # a heading longer than the network is wide makes room for itself
-    right = max(right, left + max(_breadth(line, 11, True) for line in heading))
+    # a heading wider than the network makes room for itself
+    missing = max(0.0, max(_breadth(*line) for line in heading) - (right - left))
+    left, right = left - missing / 2, right + missing / 2
     figure, ax = _canvas((left - _MARGIN, right + _MARGIN), scene.ranks[-1][1] + _MARGIN)
-    for i, line in enumerate(heading):
-        bold = bool(title) and i == 0
-        ax.text(left, _MARGIN + 0.2 * i, line, fontsize=11 if bold else 9, fontweight="bold" if bold else "normal",
+    for i, (line, size, bold) in enumerate(heading):
+        ax.text(left, _MARGIN + 0.2 * i, line, fontsize=size, fontweight="bold" if bold else "normal",
                 color=INK if bold else _SOFT, va="top")  # fmt: skip
     for target, step in enumerate(plan.steps):
         for source in sorted(set(step.inputs)):
@@ -155,13 +158,6 @@ def draw(plan: Plan, genome: Genome | None = None, *, title: str = "") -> Figure
     for i, card in enumerate(scene.cards):
         _draw_card(ax, card, *scene.centre(i))
     return figure
-
-
-def _summary(plan: Plan, genome: Genome | None) -> str:
-    words = [f"{plan.params:,} parameters", f"{_flops(plan.flops)}", f"depth {plan.depth}"]
-    if genome is not None:
-        words.append(f"genome {genome.key[:10]}")
-    return "  ·  ".join(words)
 
 
 def _flops(count: int) -> str:
@@ -176,7 +172,7 @@ def _card(step: Step) -> _Card:
     if colour is None:
         title = f"{name}   {_extent(step.shape)}"
         return _Card(title, "", "", None, max(_breadth(title, 8.5, False) + 0.3, 0.9), _PILL)
-    facts = [after, _extent(step.shape), f"{step.params:,}" if step.params else ""]
+    facts = [after, _extent(step.shape), f"{step.params:,} params" if step.params else ""]
     detail = "  ·  ".join(fact for fact in facts if fact)
     number = mark(step)
     bar = max(_BAR, _breadth(number, 9, True) + 0.14)
@@ -195,7 +191,10 @@ def _breadth(words: str, size: float, bold: bool) -> float:
 
 def _scene(plan: Plan, top: float) -> _Scene:
     """Lays a plan out below `top`; a rank is as tall as its tallest card."""
-    cards = tuple(_card(step) for step in plan.steps)
+    cards = [_card(step) for step in plan.steps]
+    # boxes of one width make a calmer picture than boxes that fit their words
+    widest = max((card.width for card in cards if card.colour), default=0.0)
+    cards = [replace(card, width=widest) if card.colour else card for card in cards]
     layout = layered([step.inputs for step in plan.steps], [card.width for card in cards])
     heights = [0.0] * (max(layout.rank) + 1)
     for card, rank in zip(cards, layout.rank, strict=True):
@@ -204,7 +203,7 @@ def _scene(plan: Plan, top: float) -> _Scene:
     for height in heights:
         ranks.append((top, top + height))
         top += height + _GAP
-    return _Scene(cards, layout, tuple(ranks))
+    return _Scene(tuple(cards), layout, tuple(ranks))
 
 
 def _canvas(xs: tuple[float, float], height: float) -> tuple[Figure, Axes]:

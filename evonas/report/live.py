@@ -1,4 +1,4 @@
-"""The live view of a run: one panel on a terminal, one line a generation elsewhere. Progress in, rich renderables out."""
+"""The live view of a run: a panel on a terminal, a line per generation elsewhere. Progress in, rich renderables out."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def scatter(
 
 
 class _Axis:
-    """Places values in cells, by their logarithm where they are positive and span more than a factor of 30."""
+    """Places values in cells, by their logarithm where they are positive and span more than a factor of 10."""
 
     def __init__(self, values: Sequence[float], cells: int) -> None:
         self.low, self.high, self.cells = min(values), max(values), cells
-        self.log = self.low > 0 and self.high / self.low > 30
+        self.log = self.low > 0 and self.high / self.low > 10
 
     def cell(self, value: float) -> int:
         low, high = self._place(self.low), self._place(self.high)

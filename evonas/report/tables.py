@@ -87,7 +87,10 @@ class Table:
     def shown(self) -> list[list[str]]:
         """The rows as people read them; a missing value is an empty text."""
         return [
-            ["" if value is None else plain(column.show(value)) for column, value in zip(self.columns, row, strict=True)]
+            [
+                "" if value is None else plain(column.show(value))
+                for column, value in zip(self.columns, row, strict=True)
+            ]
             for row in self.rows
         ]
 
@@ -129,7 +132,7 @@ def _cell(value: Json) -> Json:
 
 
 def individuals(rows: Sequence[Row], objectives: Sequence[Objective]) -> Table:
-    """Individuals with objective values, network, species and birth; with test values and failures where there are any."""
+    """Individuals with objective values, network, species and birth; test values and failures where there are any."""
     tested = list(dict.fromkeys(name for row in rows for name in row.tested))
     failed = any(row.status != "ok" for row in rows)
     columns = [
@@ -171,7 +174,9 @@ def find(objectives: Sequence[Objective], name: str) -> Objective:
     for objective in objectives:
         if objective.name == name:
             return objective
-    raise RecipeError(f"objective {plain(name)!r} is not one of this run's; {nearest(name, [o.name for o in objectives])}")
+    raise RecipeError(
+        f"objective {plain(name)!r} is not one of this run's; {nearest(name, [o.name for o in objectives])}"
+    )
 
 
 def ordered(rows: Iterable[Row], objective: Objective) -> list[Row]:
@@ -185,14 +190,18 @@ def ordered(rows: Iterable[Row], objective: Objective) -> list[Row]:
 
 
 def within(rows: Iterable[Row], limits: Sequence[tuple[Objective, float]]) -> list[Row]:
-    """Rows that keep every limit: at most it where less is better, at least it where more is. RecipeError if none does."""
+    """Rows that keep every limit: at most it where less is better, else at least it. RecipeError if none does."""
     rows = [row for row in rows if all(one.name in row.values for one, _ in limits)]
     kept = [row for row in rows if all(one.loss(row.values[one.name]) <= one.loss(limit) for one, limit in limits)]
     if kept or not rows:
         return kept
     best = [(one, min((row.values[one.name] for row in rows), key=one.loss), limit) for one, limit in limits]
-    out_of_reach = [f"the best {one.name} is {number(value)}" for one, value, limit in best if one.loss(value) > one.loss(limit)]
-    wanted = " and ".join(f"{one.name} {'<=' if one.direction == 'min' else '>='} {number(limit)}" for one, limit in limits)
+    out_of_reach = [
+        f"the best {one.name} is {number(value)}" for one, value, limit in best if one.loss(value) > one.loss(limit)
+    ]
+    wanted = " and ".join(
+        f"{one.name} {'<=' if one.direction == 'min' else '>='} {number(limit)}" for one, limit in limits
+    )
     raise RecipeError(f"no network has {wanted}: {'; '.join(out_of_reach) or 'none keeps all of these at once'}")
 
 
@@ -266,7 +275,15 @@ def generations(history: Sequence[Mapping[str, Any]], objectives: Sequence[Objec
 
 def _generation(one: Mapping[str, Any], objectives: Sequence[Objective]) -> tuple[Json, ...]:
     best = [one["best"].get(objective.name) for objective in objectives]
-    return (one["generation"], one["evaluations"], one["failed"], *best, one["hypervolume"], one["species"], one["seconds"])
+    return (
+        one["generation"],
+        one["evaluations"],
+        one["failed"],
+        *best,
+        one["hypervolume"],
+        one["species"],
+        one["seconds"],
+    )
 
 
 def runs(found: Sequence[Run]) -> Table:
@@ -335,9 +352,8 @@ def _shared_objectives(compared: Sequence[Run]) -> Sequence[Objective]:
     for run in compared[1:]:
         if [(o.name, o.unit, o.direction) for o in run.objectives] != [(o.name, o.unit, o.direction) for o in first]:
             names = [", ".join(o.name for o in one.objectives) for one in (compared[0], run)]
-            raise RecipeError(
-                f"{compared[0].name} has the objectives {names[0]}, {run.name} has {names[1]}: compare runs of the same objectives"
-            )
+            differ = f"{plain(compared[0].name)} has the objectives {names[0]}, {plain(run.name)} has {names[1]}"
+            raise RecipeError(f"{differ}: compare runs of the same objectives")
     return first
 
 

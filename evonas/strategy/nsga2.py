@@ -41,7 +41,7 @@ class Nsga2:
         return settle(self.problem, state, scored, survivors, estimates)
 
     def order(self, estimates: Sequence[Estimate]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Ranks and crowding; whoever breaks a constraint ranks after all who keep them, by how far. Deb et al. 2002, VI."""
+        """Ranks and crowding; who breaks a constraint ranks after all who keep it, by how far. Deb et al. 2002, VI."""
         losses = self.problem.losses(estimates)
         beyond = self.problem.violations(estimates)
         rank = np.zeros(len(losses), dtype=np.int64)
@@ -136,8 +136,8 @@ class _Nursery:
             return list(chosen)
         pairs: list[Creature] = []
         for first in chosen[::2]:
-            home = self.species.get(first.id)
-            mates = [one for one in self.adults if self.species.get(one.id) == home and one is not first]
+            home = self.species.get(first.id or 0)
+            mates = [one for one in self.adults if self.species.get(one.id or 0) == home and one is not first]
             pairs += [first, self.rng.choice(mates) if mates else first]
         return pairs
 
@@ -153,7 +153,7 @@ class _Nursery:
 
     def _accept(self, child: Creature, parent: Creature) -> Creature:
         """The child, or further mutations of it and of its parent, until one is new and passes the screen."""
-        accepted = self.box.clone(parent)
+        accepted: Creature = self.box.clone(parent)
         base = child if self.problem.screen(child.genome) else accepted
         for attempt in range(ATTEMPTS):
             if self.problem.screen(child.genome):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evonas import pareto
-from evonas.core import Encoding, Estimate, Genome, Individual, Objective, State, stream
+from evonas.core import Encoding, Estimate, Genome, Individual, Objective, RecipeError, Species, State, stream
 from evonas.marks import MarkBook, Marks
 from evonas.species import SpeciationSettings, speciate, steer
 
@@ -18,7 +18,7 @@ ATTEMPTS = 50
 
 @dataclass(frozen=True)
 class Problem:
-    """What a strategy searches: encoding, objectives and seed, the founders of the first generation, and the screen at birth.
+    """What a strategy searches: encoding, objectives and seed, the founders, and the screen at birth.
 
     `screen(genome)` says whether a genome keeps all bounds and the constraints on cheap objectives; one that does not
     is never trained. `enrol(genomes, book)` gives founders from outside their marks in this run."""
@@ -58,8 +58,6 @@ class Problem:
             if not seen(genome):
                 return genome
         if fallback is None:
-            from evonas.core import RecipeError
-
             raise RecipeError(
                 f"none of {ATTEMPTS} random networks keeps the recipe's bounds and limits: "
                 "raise encoding.bounds or an objective's max, or allow smaller layers"
@@ -129,21 +127,19 @@ def settle(
     )
 
 
-def _front(
-    problem: Problem, state: State, scored: Sequence[Estimate]
-) -> tuple[tuple[int, ...], dict[int, Estimate]]:
+def _front(problem: Problem, state: State, scored: Sequence[Estimate]) -> tuple[tuple[int, ...], dict[int, Estimate]]:
     """The non-dominated over everything estimated so far; of equal ones the lowest id; constraint violators never."""
     fresh = [estimate for estimate in scored if estimate.status == "ok"]
     candidates = sorted([*(state.estimates[id] for id in state.front), *fresh], key=lambda estimate: estimate.id)
     kept = problem.violations(candidates) == 0
     feasible = [estimate for estimate, keeps in zip(candidates, kept, strict=True) if keeps]
-    mask = pareto.non_dominated(problem.losses(feasible)) if feasible else []
+    mask = pareto.non_dominated(problem.losses(feasible)) if feasible else np.zeros(0, dtype=bool)
     front = {estimate.id: estimate for estimate, best in zip(feasible, mask, strict=True) if best}
     return tuple(front), front
 
 
 def _reference(problem: Problem, scored: Sequence[Estimate]) -> list[float] | None:
-    """The run's reference point for hypervolumes, in losses: the worst values of the first generation and a tenth more."""
+    """The reference point for hypervolumes, in losses: the worst values of the first generation and a tenth more."""
     losses = problem.losses([estimate for estimate in scored if estimate.status == "ok"])
     if not len(losses):
         return None
@@ -157,7 +153,7 @@ def _species(
     survivors: Sequence[Individual],
     estimates: Mapping[int, Estimate],
     notes: Mapping[str, object],
-) -> tuple[tuple, dict[str, object]]:
+) -> tuple[tuple[Species, ...], dict[str, object]]:
     settings = problem.speciation
     if settings is None or not survivors:
         return (), dict(notes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from evonas.core import Count, Quantity, RecipeError, Settings, nearest
+from evonas.core import Count, EvonasError, Quantity, RecipeError, Settings, nearest
 from evonas.objective import load_object
 
 if TYPE_CHECKING:
@@ -163,6 +163,12 @@ class ArraysSettings(_ArraySettings, _Sized):
     y_test: Path | None = None
     """The test targets' .npy file."""
 
+    @model_validator(mode="after")
+    def _test_set_is_whole(self) -> ArraysSettings:
+        if (self.x_test is None) != (self.y_test is None):
+            raise ValueError("a test set needs both x_test and y_test: give the other one, too")
+        return self
+
 
 class CsvSettings(_Sized):
     """A text table of numeric features and one target column."""
@@ -244,7 +250,12 @@ def build(settings: Settings) -> Task:
 def _imported(kind: str, settings: Mapping[str, Any]) -> Task:
     if ":" not in kind:
         raise RecipeError(f"task kind {kind!r} is not known; {nearest(kind, list(TABLE))}")
-    task = load_object(kind)(**settings)
+    try:
+        task = load_object(kind)(**settings)
+    except EvonasError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise RecipeError(f"task {kind} raised {type(error).__name__}: {error}: correct it or its settings:") from error
     missing = [face for face in ("shape", "load", "load_test", "sizes") if not callable(getattr(task, face, None))]
     if missing:
         raise RecipeError(f"{kind} is no task, it lacks {', '.join(missing)}: see evonas.task.data.Task")

@@ -374,7 +374,7 @@ class SplitTask:
         test = rest[:0]
         if self._source.test is None:
             count = _count(0.2 if self.test is None else self.test, len(rest))
-            test, rest = _divide(strata, rest, count, "test", data.origin)
+            test, rest = _divide(strata, rest, count, "test", data.origin, leave=2)
         valid, train = _divide(strata, rest, _count(self.validation, len(rest)), "validation", data.origin)
         if self.limit is not None and self.limit < len(train):
             train, _ = _divide(strata, train, self.limit, "limit", data.origin, leave=0)

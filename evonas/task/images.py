@@ -106,9 +106,8 @@ def _idx_array(file: IO[bytes], name: str, max_bytes: int) -> Array:
 
 # --------------------------------------------------------------------------------------------------- Fashion-MNIST
 
-_FASHION_URL = (
-    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion"
-)
+_FASHION_COMMIT = "b2617bb6d3ffa2e429640350f613e3291e10b141"
+_FASHION_URL = f"https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/{_FASHION_COMMIT}/data/fashion"
 _FASHION_FILES = {  # checksums as the data set's own README lists them
     "train-images-idx3-ubyte": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
     "train-labels-idx1-ubyte": "md5:25c81989df183df01b3e8a0aad5dffbe",

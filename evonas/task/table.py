@@ -229,8 +229,15 @@ def _undecodable(path: Path) -> int:
 
 
 def _delimiter(path: Path) -> str:
-    counts = {sign: len(next(_lines(path, sign), (0, []))[1]) for sign in _DELIMITERS}
-    return max(_DELIMITERS, key=lambda sign: counts[sign])
+    """Whichever sign makes most columns of the first line; a comma where none makes any."""
+
+    def columns(sign: str) -> int:
+        try:
+            return len(next(_lines(path, sign), (0, []))[1])
+        except DataError:  # quotes that only another sign's cells have
+            return 0
+
+    return max(_DELIMITERS, key=columns)
 
 
 def _columns(path: Path, delimiter: str, settings: CsvSettings) -> _Columns:

@@ -1,6 +1,6 @@
 """Rates of the store, printed: births and estimates in batches, single commits, opening, reading, digest.
 
-    python tests/benchmark/store.py [individuals] [genes per genome]"""
+python tests/benchmark/store.py [individuals] [genes per genome]"""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def batch(generation: int, genes: int, size: int = BATCH) -> tuple[list[Individu
     """One generation's individuals, outcomes and state."""
     first = generation * BATCH
     edit = Edit("add_layer", (3, 7), (12, 13), {"op": "conv", "channels": 16})
-    born = [Individual(id, Stub(id, genes), (max(0, id - BATCH),), (edit,), generation) for id in range(first, first + size)]
+    born = [
+        Individual(id, Stub(id, genes), (max(0, id - BATCH),), (edit,), generation) for id in range(first, first + size)
+    ]
     cost = {"seconds": 0.25, "epochs": 3, "samples": 3000}
     scored = [Estimate(one.id, "ok", {"error": 1 / (one.id + 2), "params": one.id * 7}, cost=cost) for one in born]
     species = Species(1, born[0], tuple(one.id for one in born), 1, 0.5)

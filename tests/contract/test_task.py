@@ -82,9 +82,7 @@ def image_folder(folder: Path) -> dict[str, Any]:
 
 def function(folder: Path) -> dict[str, Any]:
     (folder / "mine.py").write_text(
-        "import numpy as np\n"
-        "def data(count):\n"
-        "    return np.random.normal(size=(count, 3)), np.arange(count) % 2\n"
+        "import numpy as np\ndef data(count):\n    return np.random.normal(size=(count, 3)), np.arange(count) % 2\n"
     )
     return {"function": f"{folder / 'mine.py'}:data", "arguments": {"count": 30}}
 

@@ -1,0 +1,682 @@
+"""The command line: parse, call, print. The only module that prints; data go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from evonas.core import EvonasError, LockedError, Quantity, RecipeError, StorageError, nearest
+from evonas.report import tables
+from evonas.report.progress import Progress
+from evonas.report.tables import Table, duration, number, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from evonas.preview import Preview, Range
+    from evonas.results import Row, Run
+    from evonas.run import Observer
+
+RUNS = "runs"
+ERROR, FAILED = 70, 74
+"""Exit codes for what evonas did not foresee, and for what the file system refused."""
+
+
+class Format(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+
+
+app = typer.Typer(
+    name="evonas",
+    help="Evolve neural network architectures; get a Pareto front of trained PyTorch networks.",
+    epilog="First steps:  evonas init  |  evonas check recipe.yaml  |  evonas run recipe.yaml  |  evonas front recipe",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
+_RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its folder.", show_default=False)]
+_Id = Annotated[str, typer.Argument(metavar="ID", help="An individual's id, or 'knee'.", show_default=False)]
+_Runs = Annotated[Path, typer.Option("--runs", envvar="EVONAS_RUNS", help="The folder of run folders.")]
+_Set = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; may be repeated.")
+]
+_Workers = Annotated[str | None, typer.Option("--workers", metavar="N", help="Processes at work at a time.")]
+_Pool = Annotated[str | None, typer.Option("--pool", metavar="KIND", help="Where to train: processes, serial.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print progress and front as JSON lines.")]
+_Format = Annotated[Format, typer.Option("--format", "-f", help="How to print.")]
+
+
+# ------------------------------------------------------------------------------------------------- starting searches
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("recipe.yaml"),
+    task: Annotated[str, typer.Option("--task", help="What is to be solved, such as digits or csv.")] = "digits",
+) -> None:
+    """Write a commented recipe to start from.
+
+    Example: evonas init flowers.yaml --task iris
+    """
+    from evonas import recipe
+
+    text = recipe.starter(task, str(path))
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise LockedError(f"{path} exists already: name another file, or remove it") from None
+    except OSError as error:
+        raise _refused("write", path, error) from None
+    _say(f"wrote {path}; next:")
+    _suggest([(f"evonas check {path}", "sizes and cost"), (f"evonas run {path}", "the search")])
+
+
+@app.command()
+def check(recipe: _RecipePath, set_: _Set = []) -> None:  # noqa: B006
+    """Check a recipe and reckon its sizes and cost, without training.
+
+    Example: evonas check examples/digits.yaml --set strategy.generations=40
+    """
+    from evonas import recipe as recipes
+
+    checked = recipes.read(recipe, _overrides(set_))
+    from evonas.preview import preview
+
+    _print_preview(str(recipe), preview(checked))
+
+
+@app.command()
+def run(
+    recipe: _RecipePath,
+    name: Annotated[str | None, typer.Option("--name", help="The run's name; the recipe's unless given.")] = None,
+    runs: _Runs = Path(RUNS),
+    seed: Annotated[int | None, typer.Option("--seed", help="The seed, in place of the recipe's.")] = None,
+    set_: _Set = [],  # noqa: B006
+    workers: _Workers = None,
+    pool: _Pool = None,
+    as_json: _Json = False,
+) -> None:
+    """Run a search to its end. Ctrl-C stops it cleanly; `evonas resume` goes on exactly where it stood.
+
+    Example: evonas run examples/digits.yaml --name first --set strategy.generations=20 --workers 2
+    """
+    from evonas import recipe as recipes
+
+    changes = _overrides(set_, {"seed": seed, "pool.kind": pool, "pool.workers": workers})
+    checked = recipes.read(recipe, changes)
+    from evonas import run as engine
+
+    with _watching(as_json) as observer, engine.start(checked, name=name, runs=runs, observer=observer) as found:
+        _print_result(found, runs, as_json)
+
+
+@app.command()
+def resume(
+    run: _RunName,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe with new limits.", show_default=False)] = None,
+    generations: Annotated[
+        str | None, typer.Option("--generations", metavar="N|+N", help="Generations in all, or +N for N more.")
+    ] = None,
+    runs: _Runs = Path(RUNS),
+    set_: _Set = [],  # noqa: B006
+    workers: _Workers = None,
+    pool: _Pool = None,
+    as_json: _Json = False,
+) -> None:
+    """Go on with an interrupted, killed or finished run, exactly where it stood.
+
+    Example: evonas resume first --generations +20
+    """
+    folder = _folder(run, runs)
+    changes = _overrides(set_, {"pool.kind": pool, "pool.workers": workers})
+    from evonas import run as engine
+
+    with (
+        _watching(as_json) as observer,
+        engine.resume(folder, generations=generations, recipe=recipe, overrides=changes, observer=observer) as found,
+    ):
+        _print_result(found, runs, as_json)
+
+
+@app.command("test")
+def test_(
+    run: _RunName,
+    ids: Annotated[str | None, typer.Option("--ids", metavar="ID,ID", help="Members to train, such as 12,40.")] = None,
+    pick: Annotated[int | None, typer.Option("--pick", min=1, help="Or so many, spread over the front.")] = None,
+    runs: _Runs = Path(RUNS),
+    format: _Format = Format.table,
+) -> None:
+    """Train front members to the end by the recipe's `final` section and touch the test set once.
+
+    Example: evonas test first --pick 3
+    """
+    if ids is not None and pick is not None:
+        raise RecipeError("--ids and --pick both choose the networks: give one of them")
+    folder = _folder(run, runs)
+    from evonas import run as engine
+
+    with engine.open(folder) as found:
+        chosen = _ids(found, ids) if ids is not None else None
+    with _watching(as_json=False) as observer, engine.test(folder, chosen, pick=pick, observer=observer) as found:
+        rows = [row for row in found.individuals() if row.tested]
+        _print_table(tables.individuals(rows, found.objectives), format)
+
+
+# --------------------------------------------------------------------------------------------------- looking at them
+
+
+@app.command("list")
+def list_(runs: _Runs = Path(RUNS), format: _Format = Format.table) -> None:
+    """List the runs of a folder.
+
+    Example: evonas list --runs runs
+    """
+    with ExitStack() as stack:
+        found = [stack.enter_context(one) for one in _readable(runs)]
+        if found or format is not Format.table:
+            _print_table(tables.runs(found), format)
+        else:
+            _say(f"no runs in {runs} yet; start one with: evonas run RECIPE")
+
+
+@app.command()
+def show(run: _RunName, runs: _Runs = Path(RUNS), format: _Format = Format.table) -> None:
+    """Show how a run went: its generations, what happened, and on which machine.
+
+    Example: evonas show first
+    """
+    with _opened(run, runs) as found:
+        table = tables.generations(found.generations(), found.objectives)
+        if format is not Format.table:
+            _print_table(table, format)
+            return
+        _print_facts(_run_facts(found))
+        _print_table(table, format)
+        for event in found.events():
+            sys.stdout.write(plain(f"{event['kind']}: {event['text']}") + "\n")
+
+
+@app.command()
+def front(
+    run: _RunName,
+    runs: _Runs = Path(RUNS),
+    format: _Format = Format.table,
+    by: Annotated[str | None, typer.Option("--by", metavar="OBJECTIVE", help="Sort by it, best first.")] = None,
+    budget: Annotated[
+        list[str], typer.Option("--budget", metavar="OBJECTIVE=LIMIT", help="Only the best one within it; repeatable.")
+    ] = [],  # noqa: B006
+    everyone: Annotated[bool, typer.Option("--all", help="Every individual of the run, not the front alone.")] = False,
+) -> None:
+    """Print the Pareto front; the knee, the best trade-off, is marked.
+
+    Example: evonas front first --by params
+    Example: evonas front first --budget params=100k --format json
+    """
+    with _opened(run, runs) as found:
+        rows: Sequence[Row] = found.individuals() if everyone else found.front()
+        if by is not None or budget:
+            chosen = tables.find(found.objectives, by) if by is not None else found.objectives[0]
+            limits = [_limit(found, one) for one in budget]
+            rows = tables.ordered(tables.within(rows, limits), chosen)[: 1 if budget else None]
+        _print_table(tables.individuals(rows, found.objectives), format)
+
+
+@app.command()
+def species(run: _RunName, runs: _Runs = Path(RUNS), format: _Format = Format.table) -> None:
+    """Print the species of the last generation.
+
+    Example: evonas species first
+    """
+    with _opened(run, runs) as found:
+        _print_table(tables.species(found.species(), found.objectives), format)
+
+
+@app.command()
+def lineage(run: _RunName, id: _Id, runs: _Runs = Path(RUNS), format: _Format = Format.table) -> None:
+    """Print an individual's ancestors from the founders on, with the edits that made each.
+
+    Example: evonas lineage first 42
+    """
+    with _opened(run, runs) as found:
+        rows = found.lineage(_id(found, id))
+        edits = {row.id: found.individual(row.id).edits for row in rows}
+        _print_table(tables.lineage(rows, edits, found.objectives), format)
+
+
+@app.command()
+def genome(
+    run: _RunName,
+    id: _Id,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file to write: .svg, .png or .pdf drawn, or .json.")
+    ] = None,
+    runs: _Runs = Path(RUNS),
+    format: _Format = Format.table,
+) -> None:
+    """Show a network: its layers as text, or drawn into a file.
+
+    Example: evonas genome first knee
+    Example: evonas genome first 42 -o network.svg
+    """
+    with _opened(run, runs) as found:
+        chosen = _id(found, id)
+        if output is not None:
+            _write_genome(found, chosen, output)
+            _say(f"wrote {output}")
+        elif format is Format.json:
+            sys.stdout.write(_genome_json(found, chosen))
+        elif format is Format.table:
+            from evonas.report import drawing
+
+            sys.stdout.write(drawing.text(found.plan(chosen)) + "\n")
+        else:
+            _print_table(tables.layers(found.plan(chosen)), format)
+
+
+@app.command()
+def export(
+    run: _RunName,
+    id: _Id,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder to write.")] = None,
+    runs: _Runs = Path(RUNS),
+) -> None:
+    """Write a network as a self-contained PyTorch module with its weights and its genome.
+
+    Example: evonas export first knee -o exported
+    """
+    with _opened(run, runs) as found:
+        chosen = _id(found, id)
+        folder = output or Path(f"{found.name}-{chosen}")
+        found.export(chosen, folder)
+    _say(f"wrote {folder}")
+
+
+@app.command()
+def compare(
+    run: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Runs' names or folders.", show_default=False)],
+    runs: _Runs = Path(RUNS),
+    format: _Format = Format.table,
+) -> None:
+    """Compare runs of the same objectives: hypervolume, best values, failures, at the end and at equal cost.
+
+    Example: evonas compare first random
+    """
+    if len(run) < 2:
+        raise RecipeError(f"compare needs two runs or more, such as: evonas compare {plain(run[0])} OTHER")
+    from evonas import run as engine
+
+    folders = [_folder(one, runs) for one in run]
+    with ExitStack() as stack:
+        _print_table(tables.compare([stack.enter_context(engine.open(one)) for one in folders]), format)
+
+
+@app.command()
+def zoo(format: _Format = Format.table) -> None:
+    """List the zoo: published architectures that a recipe may start from (encoding.start).
+
+    Example: evonas zoo
+    """
+    from evonas import zoo as shelf
+
+    _print_table(tables.zoo(shelf.entries()), format)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors.
+
+    Example: evonas schema > recipe.schema.json
+    """
+    from evonas import recipe
+
+    sys.stdout.write(json.dumps(recipe.schema(), indent=2) + "\n")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"evonas {version('evonas')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """`--debug` is read in `call`, so that it may stand anywhere in the line."""
+
+
+# ------------------------------------------------------------------------------------------------ errors, exit codes
+
+
+def main() -> NoReturn:
+    """The command `evonas`."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Carries out a command line and returns its exit code; every failure becomes a line or two on stderr."""
+    debug = "--debug" in arguments
+    warnings.showwarning = _show_warning
+    try:
+        app([one for one in arguments if one != "--debug"], prog_name="evonas")
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        return _told(error)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _told(error: Exception) -> int:
+    """Prints what went wrong and returns the exit code that says so."""
+    if isinstance(error, EvonasError):
+        stopped = error.exit_code in (130, 143)
+        _complain(str(error), "" if stopped else "error: ")
+        return error.exit_code
+    if isinstance(error, OSError):
+        _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return FAILED
+    text = " ".join(str(error).split())[:300]
+    _complain(f"evonas failed: {type(error).__name__}: {text}; run again with --debug and report what it prints")
+    return ERROR
+
+
+def _complain(message: str, head: str = "error: ") -> None:
+    lines = [plain(line) for line in message.splitlines()] or [""]
+    if len(lines) > 1 and head and not lines[1].startswith(" "):
+        lines = [f"{len(lines)} mistakes", *(f"  {line}" for line in lines)]
+    # rich takes a tenth of the half second that a bad recipe may take
+    coloured = head and sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    sys.stderr.write((f"\x1b[1;31m{head}\x1b[0m" if coloured else head) + "\n".join(lines) + "\n")
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _complain(" ".join(str(message).split()), "warning: ")
+
+
+def _refused(what: str, path: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot {what} {path}: {error.strerror or error}")
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def _overrides(texts: Sequence[str], options: Mapping[str, object] | None = None) -> dict[str, str]:
+    """`--set key=value` and the options that stand for one, as the recipe's overrides."""
+    changes = {key: str(value) for key, value in (options or {}).items() if value is not None}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise RecipeError(f"--set {plain(text)!r} is no key=value: write for example --set strategy.generations=20")
+        changes[key.strip()] = value
+    return changes
+
+
+def _folder(run: str, runs: Path) -> Path:
+    """The folder of a run that is named, or given as a path. RecipeError with the nearest names."""
+    for folder in (runs / run, Path(run)):
+        if (folder / "run.sqlite").is_file():
+            return folder
+    known = sorted(path.parent.name for path in runs.glob("*/run.sqlite")) if runs.is_dir() else []
+    if not known:
+        raise RecipeError(f"no run {plain(run)!r}: {runs} holds none yet; start one with: evonas run RECIPE")
+    raise RecipeError(f"no run {plain(run)!r} in {runs}; {nearest(run, [plain(one) for one in known[:30]])}")
+
+
+def _opened(run: str, runs: Path) -> Run:
+    folder = _folder(run, runs)
+    from evonas import run as engine
+
+    return engine.open(folder)
+
+
+def _readable(runs: Path) -> Iterator[Run]:
+    """The runs of a folder; a damaged one is warned of and left out."""
+    from evonas import run as engine
+
+    for path in sorted(runs.glob("*/run.sqlite")) if runs.is_dir() else ():
+        try:
+            yield engine.open(path.parent)
+        except EvonasError as error:
+            _complain(str(error), "warning: ")
+
+
+def _id(found: Run, text: str) -> int:
+    """The id that a user names: a number, or `knee`."""
+    if text == "knee":
+        knee = found.knee()
+        if knee is None:
+            raise RecipeError(
+                f"the front of {found.name} has no knee (it needs three networks): name an id of evonas front"
+            )
+        return knee
+    if not text.isascii() or not text.isdigit():
+        raise RecipeError(
+            f"{plain(text)!r} is no individual's id: write a number of evonas front {found.name}, or 'knee'"
+        )
+    return int(text)
+
+
+def _ids(found: Run, text: str) -> list[int]:
+    return [_id(found, one.strip()) for one in text.split(",") if one.strip()]
+
+
+def _limit(found: Run, text: str) -> tuple[Any, float]:
+    from pydantic import TypeAdapter, ValidationError
+
+    name, sign, value = text.partition("=")
+    objective = tables.find(found.objectives, name.strip())
+    try:
+        return objective, TypeAdapter(Quantity).validate_python(value.strip())
+    except ValidationError:
+        sample = f"--budget {objective.name}=100k"
+        raise RecipeError(
+            f"--budget {plain(text)!r} has no limit{' that is a number' if sign else ''}: write {sample}"
+        ) from None
+
+
+# ---------------------------------------------------------------------------------------------------------- printing
+
+
+def _out() -> Console:
+    """Stdout; into a pipe no colours, and wide lines rather than broken words."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(width=wide, highlight=False, markup=False, emoji=False)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write("\n".join(map(plain, text.split("\n"))) + "\n")
+
+
+def _suggest(commands: Sequence[tuple[str, str]]) -> None:
+    width = max(len(command) for command, _ in commands)
+    for command, why in commands:
+        _say(f"  {command:<{width}}  {why}")
+
+
+def _print_table(table: Table, format: Format) -> None:
+    if format is Format.table:
+        _out().print(_drawn(table))
+        return
+    written = {Format.json: tables.to_json, Format.csv: tables.to_csv, Format.markdown: tables.to_markdown}[format]
+    sys.stdout.write(written(table))
+
+
+def _drawn(table: Table) -> RenderableType:
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    drawn = Drawn(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for column in table.columns:
+        drawn.add_column(
+            Text(plain(column.title)),
+            justify="right" if column.right else "left",
+            no_wrap=column.right,
+            overflow="fold",
+        )
+    for i, row in enumerate(table.shown()):
+        drawn.add_row(*(Text(cell) for cell in row), style="bold green" if i in table.marked else None)
+    return drawn
+
+
+def _print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    grid = Drawn.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in facts:
+        grid.add_row(Text(label), Text(plain(text)))
+    _out().print(grid)
+
+
+def _run_facts(found: Run) -> list[tuple[str, str]]:
+    about, recipe = found.about, found.recipe
+    done = len(found.generations())
+    versions = ", ".join(f"{name} {about[name]}" for name in ("evonas", "python", "torch", "numpy") if about.get(name))
+    return [
+        ("run", f"{found.name}, {found.status}, {done} of {recipe.strategy.generations} generations"),
+        ("folder", str(found.folder)),
+        ("task", f"{recipe.task.kind}, input {_shape(about['task']['input'])}, {about['task']['outputs']} outputs"),
+        ("search", f"{recipe.strategy.kind} on {recipe.encoding.kind}, seed {recipe.seed}"),
+        ("objectives", ", ".join(f"{one.name} ({one.direction})" for one in found.objectives)),
+        ("front", f"{len(found.front())} networks"),
+        ("versions", versions),
+        ("machine", f"{about.get('platform', '?')}, {about.get('cores', '?')} cores"),
+    ]
+
+
+def _print_preview(label: str, seen: Preview) -> None:
+    rows = ", ".join(f"{count:,} {part}" for part, count in seen.rows.items())
+    facts = [
+        ("recipe", f"{label} is valid"),
+        ("task", f"{seen.kind}, input {_shape(seen.input)}, {seen.outputs} outputs; rows: {rows}"),
+        (
+            "first networks",
+            f"{seen.drawn} drawn: params {_range(seen.params)}, FLOPs {_range(seen.flops)}, depth {_range(seen.depth)}",
+        ),
+        (
+            "evaluations",
+            f"{seen.evaluations:,}, {seen.epochs} epochs each, {number(float(seen.samples))} samples in all",
+        ),
+    ]
+    if seen.seconds is not None:
+        cost = f"about {duration(seen.seconds)} on {seen.workers} workers of one core each ({number(seen.work)} FLOPs)"
+        facts.append(("cost", f"{cost}, for networks like the first; they grow, so reckon with a few times that"))
+    _print_facts(facts)
+
+
+def _range(sizes: Range) -> str:
+    return f"{number(sizes.low)} to {number(sizes.high)} (median {number(sizes.middle)})"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _genome_json(found: Run, id: int) -> str:
+    return json.dumps(found.encoding.to_json(found.genome(id)), indent=1) + "\n"
+
+
+def _write_genome(found: Run, id: int, path: Path) -> None:
+    if path.suffix == ".json":
+        try:
+            path.write_text(_genome_json(found, id), encoding="utf-8")
+        except OSError as error:
+            raise _refused("write", path, error) from None
+        return
+    from evonas.report import drawing
+
+    drawing.save(drawing.draw(found.plan(id), found.genome(id), title=plain(f"{found.name}, individual {id}")), path)
+
+
+# --------------------------------------------------------------------------------------------------------- live view
+
+
+@contextmanager
+def _watching(as_json: bool) -> Iterator[Observer]:
+    """An observer that shows a run: JSON lines, a live panel on a terminal, else one line a generation."""
+    if as_json:
+        yield _print_event
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        from evonas.report import live
+
+        with Live(console=Console(stderr=True, highlight=False), refresh_per_second=4, transient=True) as shown:
+            trend: list[float] = []
+
+            def follow(progress: Progress) -> None:
+                if progress.kind == "generation" and progress.hypervolume is not None:
+                    trend.append(progress.hypervolume)
+                shown.update(live.panel(progress, trend), refresh=progress.kind != "batch")
+
+            yield follow
+    else:
+        from evonas.report import live
+
+        def tell(progress: Progress) -> None:
+            if progress.kind == "generation":
+                _say(live.line(progress))
+            elif progress.kind == "batch" and not progress.workers:
+                _say(f"trained {progress.done} of {progress.total}")
+
+        yield tell
+
+
+def _print_event(progress: Progress) -> None:
+    if progress.kind != "batch":
+        event = dataclasses.asdict(progress)
+        event["objectives"] = [one.name for one in progress.objectives]
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+
+def _print_result(found: Run, runs: Path, as_json: bool) -> None:
+    """The front of a finished run and the commands to try next."""
+    table = tables.individuals(found.front(), found.objectives)
+    if as_json:
+        result = {"kind": "front", "run": found.name, "folder": str(found.folder), "front": table.records()}
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    _print_table(table, Format.table)
+    name = found.name if str(runs) == RUNS else f"{found.name} --runs {runs}"
+    best = table.rows[0][0] if table.rows else 0
+    _say(f"\n{found.folder} holds the run; next:")
+    _suggest([
+        (f"evonas front {name}", "this front again; --by, --budget params=100k, --format csv"),
+        (f"evonas genome {name} {best} -o network.svg", "a network, drawn"),
+        (f"evonas test {name} --pick 3", "train three to the end, touch the test set once"),
+        (f"evonas resume {name} --generations +10", "search on"),
+    ])  # fmt: skip

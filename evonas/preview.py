@@ -1,0 +1,115 @@
+"""What a recipe will do, without training: the task's sizes, the first networks' sizes, and a reckoning of the cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from types import SimpleNamespace
+from typing import Any, cast
+
+from evonas import encoding, estimate, objective, strategy, task
+from evonas.estimate import TrainSettings
+from evonas.recipe import Recipe
+from evonas.strategy.problem import begin
+
+SAMPLE = 200
+"""First networks that are drawn: enough for their range, quick for populations of thousands."""
+
+CORE = 2.0e10
+"""Floating-point operations that one CPU core does in a second of training on images."""
+
+STEP = 3.0e-4
+"""Seconds that one layer costs per training step whatever its size: launching its kernels forward and back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Smallest, middle and largest of some sizes."""
+
+    low: float
+    middle: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Range:
+        return Range(min(values), median(values), max(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Shapes, rows, sizes of the first networks, and the cost of the whole search.
+
+    `flops` are of one sample's forward pass. `samples` are those that all trainings together pass over; `work` is
+    their floating-point operations, forward and back. `seconds` is None where nothing is trained on a CPU."""
+
+    input: tuple[int, ...]
+    outputs: int
+    kind: str
+    rows: dict[str, int]
+    params: Range
+    flops: Range
+    depth: Range
+    drawn: int
+    evaluations: int
+    epochs: int
+    samples: int
+    work: float
+    workers: int
+    seconds: float | None
+
+
+def preview(recipe: Recipe) -> Preview:
+    """Reads the task and draws the first generation. Raises RecipeError and DataError as a start of the run would."""
+    solved = task.build(recipe.task)
+    rows, shape = solved.sizes(recipe.seed), solved.shape()
+    estimate.check(recipe.estimator, recipe.objectives, shape.input, shape.kind)
+    plans = _first_plans(recipe, shape.input, shape.outputs)
+    evaluations, epochs = _evaluations(recipe), getattr(recipe.estimator, "epochs", 0)
+    samples = round(rows["train"] * getattr(recipe.estimator, "share", 0.0)) * epochs
+    flops = Range.of([plan.flops for plan in plans])
+    workers = _workers(recipe)
+    # backward costs twice the forward pass
+    work = 3.0 * flops.middle * samples * evaluations
+    return Preview(
+        shape.input, shape.outputs, shape.kind, rows,
+        Range.of([plan.params for plan in plans]), flops, Range.of([plan.depth for plan in plans]), len(plans),
+        evaluations, epochs, samples * evaluations, work, workers,
+        _seconds(recipe, work, samples * evaluations, median(plan.depth for plan in plans), workers),
+    )  # fmt: skip
+
+
+def _first_plans(recipe: Recipe, input: tuple[int, ...], outputs: int) -> list[Any]:
+    from evonas import run
+
+    space = encoding.build(recipe.encoding, input, outputs)
+    unstarted = SimpleNamespace(recipe=recipe, encoding=space, objectives=objective.resolve(recipe.objectives))
+    population = max(min(recipe.strategy.population, SAMPLE), len(recipe.encoding.start))
+    few = recipe.strategy.model_copy(update={"population": population})
+    born, _ = strategy.build(few, run.problem(cast(Any, unstarted))).ask(begin())
+    return [space.decode(one.genome) for one in born]
+
+
+def _evaluations(recipe: Recipe) -> int:
+    settings = recipe.strategy
+    later: int = getattr(settings, "offspring", None) or settings.population
+    return int(settings.population + (settings.generations - 1) * later)
+
+
+def _workers(recipe: Recipe) -> int:
+    workers = getattr(recipe.pool, "workers", 1)
+    return (
+        workers
+        if isinstance(workers, int)
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
+
+
+def _seconds(recipe: Recipe, work: float, samples: int, depth: float, workers: int) -> float | None:
+    settings = recipe.estimator
+    if not isinstance(settings, TrainSettings) or settings.device not in ("auto", "cpu"):
+        return None
+    return (work / CORE + samples / settings.batch_size * depth * STEP) / workers

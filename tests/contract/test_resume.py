@@ -1,0 +1,239 @@
+"""A run that is killed anywhere and resumed equals the run that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evonas
+from evonas.core import EvonasError, LockedError, Outcome, RecipeError
+from evonas.run import Interrupted
+
+LOOKUP: dict[str, Any] = {
+    "task": {"kind": "digits"},
+    "objectives": ["params", {"name": "flops", "direction": "max"}],
+    "encoding": {"bounds": {"params": "60k", "flops": "6M"}},
+    "strategy": {"kind": "nsga2", "population": 24, "generations": 12},
+    "estimator": {"kind": "lookup"},
+    "pool": {"kind": "serial"},
+}
+TRAIN: dict[str, Any] = {
+    "task": {"kind": "digits", "limit": 200},
+    "objectives": ["error", "params"],
+    "encoding": {"bounds": {"flops": "500k"}},
+    "strategy": {"kind": "nsga2", "population": 4, "generations": 3},
+    "estimator": {"kind": "train", "epochs": 1},
+    "pool": {"kind": "processes", "workers": 2},
+}
+DRIVER = """
+import json, os, sys
+import evonas
+recipe, folder = json.loads(sys.argv[1]), sys.argv[2]
+if os.path.exists(folder + "/run.sqlite"):
+    evonas.resume(folder)
+else:
+    evonas.start(recipe, name="run", runs=os.path.dirname(folder))
+"""
+
+
+def digest(folder: Path) -> str:
+    with evonas.open(folder) as run:
+        assert run.status == "finished"
+        return run.store.digest([one.name for one in run.objectives if one.measured])
+
+
+def drive(recipe: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", DRIVER, json.dumps(recipe), str(folder)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def killed_until_done(recipe: dict[str, Any], folder: Path, longest: float, seed: int, kills: int) -> int:
+    """Kills the driver at random moments after its folder exists, `kills` times at most; returns how often it was."""
+    moments, killed = random.Random(seed), 0
+    while True:
+        child = drive(recipe, folder)
+        while killed < kills and child.poll() is None and not (folder / "run.sqlite").exists():
+            time.sleep(0.005)
+        try:
+            output, _ = child.communicate(timeout=moments.uniform(0, longest) if killed < kills else 240)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.communicate()
+            killed += 1
+            continue
+        assert child.returncode == 0, output.decode()
+        return killed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_anywhere_while_training(tmp_path: Path) -> None:
+    calm = evonas.start(TRAIN, name="calm", runs=tmp_path).folder
+    assert killed_until_done(TRAIN, tmp_path / "run", 9.0, 1, 12) >= 6
+    assert digest(tmp_path / "run") == digest(calm)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_anywhere_many_times(tmp_path: Path) -> None:
+    long = {**LOOKUP, "strategy": {"kind": "nsga2", "population": 60, "generations": 150}}
+    calm = evonas.start(long, name="calm", runs=tmp_path).folder
+    assert killed_until_done(long, tmp_path / "run", 3.5, 2, 40) >= 12
+    assert digest(tmp_path / "run") == digest(calm)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in evonas may catch it and go on."""
+
+
+@pytest.mark.parametrize("method", ["lay", "commit", "commit_generation", "collect", "event"])
+@pytest.mark.parametrize("after", [False, True])
+def test_dies_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, after: bool) -> None:
+    """The process dies before or after the n-th call of each writing method, for n = 1, 2, ... until none is left."""
+    from evonas.store import Store
+
+    small = {**LOOKUP, "strategy": {"kind": "nsga2", "population": 6, "generations": 3}}
+    expected = digest(evonas.start(small, name="calm", runs=tmp_path).folder)
+    whole = getattr(Store, method)
+    for nth in range(1, 50):
+        calls = 0
+
+        def dying(self: Store, *arguments: Any, nth: int = nth) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == nth and not after:
+                raise Killed
+            result = whole(self, *arguments)
+            if calls == nth:
+                raise Killed
+            return result
+
+        folder = tmp_path / f"run-{nth}"
+        monkeypatch.setattr(Store, method, dying)
+        try:
+            evonas.start(small, name=folder.name, runs=tmp_path)
+        except Killed:
+            monkeypatch.setattr(Store, method, whole)
+            evonas.resume(folder)
+            assert digest(folder) == expected, f"died at call {nth} of {method}"
+        else:
+            assert nth > 1 and calls < nth
+            assert digest(folder) == expected
+            return
+    raise AssertionError("the run never ended")
+
+
+@pytest.mark.parametrize("order", ["reversed", "shuffled"])
+def test_order_of_arrival_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    from evonas.pool import Serial
+
+    calm = digest(evonas.start(LOOKUP, name="calm", runs=tmp_path).folder)
+    whole = Serial.run
+
+    def disordered(self: Serial, jobs: Any) -> Any:
+        outcomes: list[Outcome] = [outcome for batch in whole(self, jobs) for outcome in batch]
+        if order == "reversed":
+            outcomes.reverse()
+        else:
+            random.Random(len(outcomes)).shuffle(outcomes)
+        yield from ([outcome] for outcome in outcomes)
+
+    monkeypatch.setattr(Serial, "run", disordered)
+    assert digest(evonas.start(LOOKUP, name="other", runs=tmp_path).folder) == calm
+
+
+def test_more_generations_equal_a_longer_run(tmp_path: Path) -> None:
+    short = {**LOOKUP, "strategy": {**LOOKUP["strategy"], "generations": 5}}
+    run = evonas.start(short, name="grown", runs=tmp_path)
+    assert run.status == "finished"
+    grown = evonas.resume(run, generations="+7")
+    assert len(grown.generations()) == 12
+    assert digest(grown.folder) == digest(evonas.start(LOOKUP, name="whole", runs=tmp_path).folder)
+
+
+def test_resuming_a_finished_run_adds_nothing(tmp_path: Path) -> None:
+    run = evonas.start(LOOKUP, name="run", runs=tmp_path)
+    before = digest(run.folder)
+    assert digest(evonas.resume(run).folder) == before
+
+
+def test_another_recipe_is_refused_with_the_keys(tmp_path: Path) -> None:
+    run = evonas.start(LOOKUP, name="run", runs=tmp_path)
+    other = {**LOOKUP, "seed": 7, "strategy": {**LOOKUP["strategy"], "population": 30}}
+    with pytest.raises(RecipeError) as refused:
+        evonas.resume(run, recipe=other)
+    text = str(refused.value)
+    assert "seed: 0 in the run, 7 now" in text and "strategy.population: 24 in the run, 30 now" in text
+    assert digest(run.folder)
+
+
+@pytest.mark.parametrize("generations", ["ten", "3", "-2"])
+def test_impossible_generations_are_refused(tmp_path: Path, generations: str) -> None:
+    run = evonas.start(LOOKUP, name="run", runs=tmp_path)
+    with pytest.raises(RecipeError, match="--generations"):
+        evonas.resume(run, generations=generations)
+
+
+def test_two_drivers_on_one_folder(tmp_path: Path) -> None:
+    long = {**LOOKUP, "strategy": {"kind": "nsga2", "population": 60, "generations": 100000}}
+    child = drive(long, tmp_path / "run")
+    try:
+        while not list(tmp_path.glob("run/run.sqlite")):
+            assert child.poll() is None, child.communicate()[0].decode()
+            time.sleep(0.02)
+        began = time.monotonic()
+        with pytest.raises(LockedError, match=str(child.pid)):
+            evonas.resume(tmp_path / "run")
+        assert time.monotonic() - began < 5
+        with evonas.open(tmp_path / "run") as reading:
+            assert reading.status == "running"
+    finally:
+        child.kill()
+        child.communicate()
+    with evonas.open(tmp_path / "run") as reading:
+        assert reading.status == "interrupted"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_cleanly(tmp_path: Path, signum: int) -> None:
+    """The generation under way is left, everything finished is kept, and the exit says which signal it was."""
+
+    def observer(progress: Any) -> None:
+        if progress.kind == "batch" and progress.generation == 4:
+            os.kill(os.getpid(), signum)
+
+    before = signal.getsignal(signum)
+    with pytest.raises(Interrupted, match=r"evonas resume run") as stopped:
+        evonas.start(LOOKUP, name="run", runs=tmp_path, observer=observer)
+    assert stopped.value.exit_code == 128 + signum
+    assert signal.getsignal(signum) is before
+    with evonas.open(tmp_path / "run") as reading:
+        assert reading.status == "interrupted"
+        assert len(reading.generations()) == 4
+        assert any(event["kind"] == "interrupted" for event in reading.events())
+    evonas.resume(tmp_path / "run")
+    assert digest(tmp_path / "run") == digest(evonas.start(LOOKUP, name="calm", runs=tmp_path).folder)
+
+
+def test_a_run_in_which_everything_fails_says_so(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def values(genome, plan):\n    raise ValueError('no table today')\n")
+    recipe = {**LOOKUP, "estimator": {"kind": "lookup", "function": f"{tmp_path}/broken.py:values"}}
+    with pytest.raises(EvonasError, match=r"all 24 networks of generation 1 failed.*no table today"):
+        evonas.start(recipe, name="run", runs=tmp_path)
+    (tmp_path / "broken.py").write_text(
+        "def values(genome, plan):\n    return {'params': plan.params, 'flops': plan.flops}\n"
+    )
+    from evonas.objective import load_object
+
+    load_object.cache_clear()
+    assert evonas.resume(tmp_path / "run").front()
