@@ -434,7 +434,7 @@ def _overrides(texts: Sequence[str], options: Mapping[str, object] | None = None
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key.strip():
-            raise RecipeError(f"--set {plain(text)!r} is no key=value: write for example --set strategy.generations=20")
+            raise RecipeError(f"--set {text!r} is no key=value: write for example --set strategy.generations=20")
         changes[key.strip()] = value
     return changes
 
@@ -446,8 +446,8 @@ def _folder(run: str, runs: Path) -> Path:
             return folder
     known = sorted(path.parent.name for path in runs.glob("*/run.sqlite")) if runs.is_dir() else []
     if not known:
-        raise RecipeError(f"no run {plain(run)!r}: {runs} holds none yet; start one with: evonas run RECIPE")
-    raise RecipeError(f"no run {plain(run)!r} in {runs}; {nearest(run, [plain(one) for one in known[:30]])}")
+        raise RecipeError(f"no run {run!r}: {runs} holds none yet; start one with: evonas run RECIPE")
+    raise RecipeError(f"no run {run!r} in {runs}; {nearest(run, [plain(one) for one in known[:30]])}")
 
 
 def _opened(run: str, runs: Path) -> Run:
@@ -478,9 +478,7 @@ def _id(found: Run, text: str) -> int:
             )
         return knee
     if not text.isascii() or not text.isdigit():
-        raise RecipeError(
-            f"{plain(text)!r} is no individual's id: write a number of evonas front {found.name}, or 'knee'"
-        )
+        raise RecipeError(f"{text!r} is no individual's id: write a number of evonas front {found.name}, or 'knee'")
     return int(text)
 
 
@@ -498,7 +496,7 @@ def _limit(found: Run, text: str) -> tuple[Any, float]:
     except ValidationError:
         sample = f"--budget {objective.name}=100k"
         raise RecipeError(
-            f"--budget {plain(text)!r} has no limit{' that is a number' if sign else ''}: write {sample}"
+            f"--budget {text!r} has no limit{' that is a number' if sign else ''}: write {sample}"
         ) from None
 
 
@@ -578,6 +576,7 @@ def _run_facts(found: Run) -> list[tuple[str, str]]:
 
 def _print_preview(label: str, seen: Preview) -> None:
     rows = ", ".join(f"{count:,} {part}" for part, count in seen.rows.items())
+    trained = f"{seen.epochs} epochs each, {number(seen.samples)} samples in all" if seen.epochs else "none trained"
     facts = [
         ("recipe", f"{label} is valid"),
         ("task", f"{seen.kind}, input {_shape(seen.input)}, {seen.outputs} outputs; rows: {rows}"),
@@ -585,10 +584,7 @@ def _print_preview(label: str, seen: Preview) -> None:
             "first networks",
             f"{seen.drawn} drawn: params {_range(seen.params)}, FLOPs {_range(seen.flops)}, depth {_range(seen.depth)}",
         ),
-        (
-            "evaluations",
-            f"{seen.evaluations:,}, {seen.epochs} epochs each, {number(float(seen.samples))} samples in all",
-        ),
+        ("evaluations", f"{seen.evaluations:,}, {trained}"),
     ]
     if seen.seconds is not None:
         cost = f"about {duration(seen.seconds)} on {seen.workers} workers of one core each ({number(seen.work)} FLOPs)"

@@ -81,15 +81,6 @@ class MarkBook:
         self._nodes[ends] = (*known, mark)
         return mark
 
-    def reserve(self, mark: int) -> None:
-        """Counts on from above `mark`, so that genomes from outside (a zoo file) never share marks with new genes."""
-        self._next = max(self._next, mark + 1)
-
-    def learn(self, source: int, target: int, mark: int) -> None:
-        """Registers the mark that a genome from outside already gives to an edge."""
-        self._edges.setdefault((source, target), mark)
-        self.reserve(mark)
-
     def close(self) -> Marks:
         return Marks(self._next, dict(self._edges), dict(self._nodes))
 

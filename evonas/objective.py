@@ -146,6 +146,7 @@ def _metric(trial: Trial, settings: ObjectiveSettings) -> Reading:
     given = {**{name: value for name, value in known.items() if name in wanted}, **settings.args}
     try:
         measured = metric(**given)
+        _refuse_wrong_way(measured, settings)
         return Reading(float(measured(trial.outputs.cpu(), trial.targets.cpu())))
     except (TypeError, ValueError) as error:
         raise RecipeError(f"objective {settings.name!r}: {settings.metric}({given}) does not work: {error}") from None
@@ -218,8 +219,8 @@ class ObjectiveSettings(Settings):
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             return value
         kind = value.get("kind") or next((key for key in ("metric", "function") if value.get(key)), value["name"])
-        latency = {"batch": value.get("batch") or 1, "threads": value.get("threads") or 1} if kind == "latency" else {}
-        return {**value, "kind": kind, **latency}
+        defaults = {"batch": 1, "threads": 1} if kind == "latency" else {}
+        return {**defaults, **value, "kind": kind}
 
     @model_validator(mode="after")
     def _fits(self) -> ObjectiveSettings:
@@ -409,11 +410,14 @@ def _metric_class(settings: ObjectiveSettings) -> Any:
         known = [public for public in vars(sys.modules[module]) if public[:1].isupper()]
         close = nearest(name, known).partition("known:")[0] or "see its documentation"
         raise RecipeError(f"objective {settings.name!r}: {module} has no {name!r}; {close}") from None
-    higher = getattr(found, "higher_is_better", None)
-    if isinstance(higher, bool) and higher != (settings.direction == "max"):
+    return found
+
+
+def _refuse_wrong_way(metric: Any, settings: ObjectiveSettings) -> None:
+    higher = metric.higher_is_better
+    if higher is not None and higher != (settings.direction == "max"):
         better, cure = ("higher", "max") if higher else ("lower", "min")
         raise RecipeError(f"objective {settings.name!r}: {better} {settings.metric} is better: set direction: {cure}")
-    return found
 
 
 def _parameters(callable_: Any) -> frozenset[str]:

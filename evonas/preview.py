@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from types import SimpleNamespace
 from typing import Any, cast
 
 from evonas import encoding, estimate, objective, strategy, task
+from evonas.core import Encoding, Objective
 from evonas.estimate import TrainSettings
 from evonas.recipe import Recipe
 from evonas.strategy.problem import begin
@@ -20,8 +20,11 @@ SAMPLE = 200
 CORE = 2.0e10
 """Floating-point operations that one CPU core does in a second of training on images."""
 
-STEP = 3.0e-4
+STEP = 1.0e-3
 """Seconds that one layer costs per training step whatever its size: launching its kernels forward and back."""
+
+START = 0.3
+"""Seconds that one estimate takes beside its training: its process, the data, the objectives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +79,28 @@ def preview(recipe: Recipe) -> Preview:
         shape.input, shape.outputs, shape.kind, rows,
         Range.of([plan.params for plan in plans]), flops, Range.of([plan.depth for plan in plans]), len(plans),
         evaluations, epochs, samples * evaluations, work, workers,
-        _seconds(recipe, work, samples * evaluations, median(plan.depth for plan in plans), workers),
+        _seconds(recipe, work, samples * evaluations, median(plan.depth for plan in plans),
+                 evaluations, workers),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Unstarted:
+    """As much of a run as its search problem asks for, before there is a folder."""
+
+    recipe: Recipe
+    encoding: Encoding
+    objectives: tuple[Objective, ...]
+
+    def generations(self) -> list[Any]:
+        return []
 
 
 def _first_plans(recipe: Recipe, input: tuple[int, ...], outputs: int) -> list[Any]:
     from evonas import run
 
     space = encoding.build(recipe.encoding, input, outputs)
-    unstarted = SimpleNamespace(recipe=recipe, encoding=space, objectives=objective.resolve(recipe.objectives))
+    unstarted = _Unstarted(recipe, space, objective.resolve(recipe.objectives))
     population = max(min(recipe.strategy.population, SAMPLE), len(recipe.encoding.start))
     few = recipe.strategy.model_copy(update={"population": population})
     born, _ = strategy.build(few, run.problem(cast(Any, unstarted))).ask(begin())
@@ -108,8 +124,9 @@ def _workers(recipe: Recipe) -> int:
     )
 
 
-def _seconds(recipe: Recipe, work: float, samples: int, depth: float, workers: int) -> float | None:
+def _seconds(recipe: Recipe, work: float, samples: int, depth: float, evaluations: int, workers: int) -> float | None:
     settings = recipe.estimator
     if not isinstance(settings, TrainSettings) or settings.device not in ("auto", "cpu"):
         return None
-    return (work / CORE + samples / settings.batch_size * depth * STEP) / workers
+    steps = samples / settings.batch_size
+    return (work / CORE + steps * depth * STEP + evaluations * START) / workers

@@ -186,7 +186,7 @@ class Run:
             labels=data.shape.labels,
             target_mean=data.target_mean.tolist() if data.shape.kind == "regression" else (),
             target_std=data.target_std.tolist() if data.shape.kind == "regression" else (),
-            facts={"run": self.name, "individual": float(id), **values},
+            facts={"run": self.name, "individual": id, **values},
             genome=self.encoding.to_json(self.genome(id)),
         )
         return export_module(self.plan(id), self.weights(id), folder, f"{self.name}-{id}", card)

@@ -72,19 +72,21 @@ class _Search:
 
     def generation(self, state: State) -> State:
         """One generation. Every estimate commits as it arrives, the generation with its state in one transaction."""
-        store = self.run.store
+        store, began = self.run.store, time.monotonic()
         born, asked = self.strategy.ask(state)
         with self.stop.held():
             store.lay(born, self.run.encoding.to_json)
         known = store.estimates([individual.id for individual in born])
         self.watch.batch(asked, known.values(), len(born))
-        for outcomes in self.workers.run([self.job(one) for one in born if one.id not in known]):
+        arriving = _Timed(self.workers.run([self.job(one) for one in born if one.id not in known]))
+        for outcomes in arriving:
             with self.stop.held():
                 known |= store.commit(outcomes)
             self.watch.batch(asked, known.values(), len(born))
         state = self.strategy.tell(asked, [(individual, known[individual.id]) for individual in born])
         with self.stop.held():
-            store.commit_generation(state, self.run.statistics(state, known.values()))
+            engine = {"engine_seconds": time.monotonic() - began - arriving.seconds}
+            store.commit_generation(state, self.run.statistics(state, known.values()) | engine)
             self.collect(state)
         self.watch.generation(state)
         _refuse_hopeless(state, known.values())
@@ -101,6 +103,23 @@ class _Search:
             tested = {test["weights"] for test in self.run.store.tests()}
             living = {estimate.weights for estimate in state.estimates.values()}
             self.run.store.collect({sha for sha in tested | living if sha})
+
+
+class _Timed:
+    """Outcomes as they arrive, and the seconds that were spent waiting for them: the rest is the engine's own time."""
+
+    def __init__(self, outcomes: Iterator[list[Outcome]]) -> None:
+        self._outcomes = outcomes
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[list[Outcome]]:
+        while True:
+            began = time.monotonic()
+            arrived = next(self._outcomes, None)
+            self.seconds += time.monotonic() - began
+            if arrived is None:
+                return
+            yield arrived
 
 
 def _refuse_hopeless(state: State, estimates: Collection[Estimate]) -> None:
@@ -239,7 +258,7 @@ def list_runs(runs: str | Path = "runs") -> list[Run]:
 
 
 def problem(run: Run) -> Problem:
-    """The search problem that a run's recipe describes."""
+    """The search problem that a run's recipe describes; founders are read from their files for the first generation."""
     from evonas import zoo
 
     limits = objective.Screen(run.encoding, run.recipe.objectives)
@@ -248,8 +267,9 @@ def problem(run: Run) -> Problem:
     def broken(genome: Genome) -> str:
         return bounds.violation(run.encoding.decode(genome)) or limits.why(genome)
 
-    founders = tuple(zoo.load(name, run.encoding) for name in run.recipe.encoding.start)
-    for name, genome in zip(run.recipe.encoding.start, founders, strict=True):
+    names = run.recipe.encoding.start if not run.generations() else ()
+    founders = tuple(zoo.load(name, run.encoding) for name in names)
+    for name, genome in zip(names, founders, strict=True):
         if why := broken(genome):
             raise RecipeError(f"encoding.start: {name!r} breaks a bound: {why}; raise the bound or leave it out")
     speciation = run.recipe.strategy.speciation

@@ -182,14 +182,8 @@ def _named(data: Json) -> tuple[set[int], set[int]]:
 
 def _stamp(table: str, row: Sequence[Any]) -> bytes:
     """The hash of one row. Texts carry their length, so that no two rows are spelt alike (as JSON: 4 x slower)."""
-    cells = [f"{len(cell)}:{cell}" if isinstance(cell, str) else _spelt(cell) for cell in row]
+    cells = [f"{len(cell)}:{cell}" if isinstance(cell, str) else repr(cell) for cell in row]
     return hashlib.blake2b(",".join((table, *cells)).encode(), digest_size=16).digest()
-
-
-def _spelt(cell: Any) -> str:
-    if cell is None or isinstance(cell, int | float):
-        return repr(cell)
-    raise TypeError(f"a row holds text, numbers and nulls, not {type(cell).__name__}")
 
 
 @dataclass(slots=True)
@@ -726,11 +720,7 @@ class Store:
             raise self._damage(table)
 
     def _checked(self, table: str, stamp: bytes, row: Row) -> Row:
-        try:
-            intact = _stamp(table, row) == stamp
-        except (TypeError, ValueError):
-            intact = False
-        if not intact:
+        if _stamp(table, row) != stamp:
             raise self._damage(table, row[0])
         return row
 
@@ -1022,9 +1012,12 @@ def _refuse_foreign(folder: Path) -> None:
                 raise DataError(f"{folder} has no run.sqlite: its creation was cut short; start the run again")
             raise DataError(f"{folder} is no run folder: it has no run.sqlite; `evonas list` shows the runs")
         with path.open("rb") as file:
-            head = file.read(16)
-        if head != b"SQLite format 3\0" or path.stat().st_size < 512:
-            raise _damaged(folder, f"its {path.stat().st_size} bytes are no SQLite database")
+            head, size = file.read(100), os.fstat(file.fileno()).st_size
+        if head[:16] != b"SQLite format 3\0" or head[18:20] not in (b"\1\1", b"\2\2"):
+            raise _damaged(folder, f"its {size} bytes are no SQLite database")
+        pages, page = int.from_bytes(head[28:32], "big"), int.from_bytes(head[16:18], "big")
+        if size != pages * page and not _log_size(folder) and not (folder / "run.sqlite-journal").exists():
+            raise _damaged(folder, f"it has {size} bytes and should have {pages * page}")
 
 
 def _refuse_taken(folder: Path) -> None:
@@ -1135,6 +1128,8 @@ def _guarded(folder: Path, doing: str) -> Iterator[None]:
         raise
     except sqlite3.Error as error:
         raise _translated(folder, doing, error) from error
+    except UnicodeDecodeError as error:  # SQLite's message itself quotes damaged bytes
+        raise _damaged(folder, str(error)) from error
     except OSError as error:
         raise _refused(folder, doing, error.errno, error.strerror or str(error)) from error
 
@@ -1144,6 +1139,8 @@ def _translated(folder: Path, doing: str, error: sqlite3.Error) -> DataError | S
     extended = getattr(error, "sqlite_errorcode", 0)
     if code not in _REFUSED or extended == sqlite3.SQLITE_IOERR_SHORT_READ:
         return _damaged(folder, str(error))
+    if extended == sqlite3.SQLITE_READONLY_ROLLBACK:
+        return StorageError(f"{folder} was killed while it was closed; `evonas resume {folder.name}` puts it in order")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageError(f"{folder / 'run.sqlite'} is locked by another program; close it and try again")
     number = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS}.get(code)

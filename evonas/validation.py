@@ -123,8 +123,9 @@ def _explained(
     for place, group in groups.items():
         deeper = any(len(other) > len(place) and other[: len(place)] == place for other in groups)
         if deeper:
-            # a section that fits no branch: its own keys say why, the other branches' "must be text" would mislead
-            group = [error for error in group if not error["type"].endswith(("_type", "literal_error"))]
+            # a section that fits no branch: its own keys say why, the other branches' "must be text" would mislead;
+            # pydantic also calls a list too short whose items are wrong
+            group = [error for error in group if not error["type"].endswith(("_type", "literal_error", "too_short"))]
         mistake = _told(root, raw, place, group) if group else None
         if mistake is not None and mistake.place not in known:
             yield mistake

@@ -21,6 +21,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from evonas.core import Json, RecipeError
 
@@ -90,13 +91,30 @@ def scalar(text: str) -> Json:
 def dump(data: Json) -> str:
     """Plain data as YAML 1.2 in the order of its keys; `parse` gives the same data back."""
     yaml = YAML(typ="rt", pure=True)
+    yaml.Representer = _Representer
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 4096
-    yaml.representer.ignore_aliases = lambda _: True
-    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     buffer = io.StringIO()
     yaml.dump(data, buffer)
     return buffer.getvalue()
+
+
+class _Representer(RoundTripRepresenter):
+    """Plain values written out, without aliases; a class of its own, since representers are registered on the class."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def null(self, _: None) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+    def text(self, text: str) -> Any:
+        """Line breaks and control characters are spelled out: in ruamel's other styles some come back as blanks."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Representer.add_representer(type(None), _Representer.null)
+_Representer.add_representer(str, _Representer.text)
 
 
 def _located(error: MarkedYAMLError) -> YamlSyntaxError:

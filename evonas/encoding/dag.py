@@ -67,6 +67,9 @@ Dilation = Annotated[int, Field(ge=1, le=16)]
 Rate = Annotated[float, Field(ge=0.0, le=0.95)]
 Weight = Annotated[float, Field(ge=0.0)]
 LayerCount = Annotated[int, Field(ge=0, le=500)]
+EditCount = Annotated[int, Field(ge=1, le=20)]
+Span = Annotated[tuple[T, T], AfterValidator(_ascending)]
+"""A smallest and a largest number."""
 Choices = Annotated[tuple[T, ...], AfterValidator(_different)]
 """What a mutation may draw from; at least one, none twice."""
 
@@ -182,18 +185,17 @@ class DagSettings(Settings):
     """How dense layers and the output turn an image into features: global average pooling or flattening."""
     rates: Choices[Rate] = (0.1, 0.2, 0.3, 0.5)
     """Rates of dropout layers."""
-    layers: Annotated[tuple[LayerCount, LayerCount], AfterValidator(_ascending)] = (1, 32)
+    layers: Span[LayerCount] = (1, 32)
     """Fewest and most layers that mutation leads to, recessive ones included, without input and output."""
     bounds: Bounds = Bounds()
     """Limits at birth."""
     initial: Literal["random", "minimal"] = "random"
     """First genomes: chains of random layers, or the input, one layer with weights and the output."""
-    initial_layers: Annotated[tuple[LayerCount, LayerCount], AfterValidator(_ascending)] = (1, 4)
-    """Fewest and most layers of a random first genome."""
+    initial_layers: Span[LayerCount] = (1, 4)
+    """Fewest and most layers of a random first genome; never more than `layers` allows."""
     start: tuple[str, ...] = ()
     """Genomes that the first generation begins with: names from the zoo or paths of genome files."""
-    edits: Annotated[tuple[Annotated[int, Field(ge=1, le=20)], Annotated[int, Field(ge=1, le=20)]],
-                     AfterValidator(_ascending)] = (1, 2)  # fmt: skip
+    edits: Span[EditCount] = (1, 2)
     """Fewest and most edits that one mutation makes."""
     mutations: MutationWeights = MutationWeights()
     """How often each kind of mutation is drawn."""
@@ -442,7 +444,7 @@ class DagEncoding:
         genome = DagGenome((LayerGene(INPUT, "input"), LayerGene(OUTPUT, "output", reduce=self.settings.reduces[0])),
                            (EdgeGene(marks.edge(INPUT, OUTPUT), INPUT, OUTPUT),))  # fmt: skip
         minimal = self.settings.initial == "minimal"
-        count = 1 if minimal else rng.randint(*self.settings.initial_layers)
+        count = 1 if minimal else min(rng.randint(*self.settings.initial_layers), self.settings.layers[1])
         for i in range(count):
             last = genome.incoming[OUTPUT][-1]
             genome = apply(genome, _split(genome, last, self._first(rng, i, count), marks))
@@ -466,18 +468,6 @@ class DagEncoding:
             halve = 2 in settings.strides and not self.flat and max(self.input_shape[1:]) >> place > 8
             layer["stride"] = 2 if halve and rng.random() < 0.75 else settings.strides[0]
         return layer
-
-    def adopt(self, genome: DagGenome, marks: MarkBook) -> DagGenome:
-        """A genome from outside with marks that this run has not used: all shifted alike, so that their order stays."""
-        own = [gene.mark for gene in genome.layers[2:]] + [edge.mark for edge in genome.edges]
-        by = max(0, marks.free - min(own))
-        layers = [LayerGene(_shifted(gene.mark, by), gene.op, **gene.attributes()) for gene in genome.layers]
-        edges = [EdgeGene(*[_shifted(mark, by) for mark in (edge.mark, edge.source, edge.target)])
-                 for edge in genome.edges]  # fmt: skip
-        marks.reserve(max(own) + by)
-        for edge in edges:
-            marks.learn(edge.source, edge.target, edge.mark)
-        return DagGenome(tuple(layers), tuple(edges))
 
     # --------------------------------------------------------------------------------------------------- variation
 
@@ -636,10 +626,6 @@ class DagEncoding:
 
     def _sums(self, kinds: list[str]) -> tuple[list[str], list[float]]:
         return kinds, list(accumulate([getattr(self.settings.mutations, name) for name in kinds]))
-
-
-def _shifted(mark: int, by: int) -> int:
-    return mark if mark in (INPUT, OUTPUT) else mark + by
 
 
 def _union(fitter: DagGenome, other: DagGenome) -> tuple[list[LayerGene], list[list[int]]]:

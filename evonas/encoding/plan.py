@@ -69,9 +69,9 @@ class Plan:
     def depth(self) -> int:
         """The largest number of steps with parameters on a path from input to output."""
         deepest: list[int] = []
-        for step in self.steps:
-            below = max([deepest[i] for i in step.inputs], default=0)
-            deepest.append(below + (step.params > 0))
+        for _, _, inputs, _, _, params, _ in self.steps:
+            below = [deepest[i] for i in inputs]
+            deepest.append((max(below) if below else 0) + (params > 0))
         return deepest[-1]
 
     @cached_property

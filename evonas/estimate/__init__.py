@@ -177,6 +177,13 @@ def read(table: Mapping[str, type[Settings]], section: Mapping[str, Any], what: 
         raise RecipeError(f"{what}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def training(recipe: Mapping[str, Any], final: bool) -> TrainSettings:
+    """How a resolved recipe trains: in the search, or at the end. Raises RecipeError."""
+    name, settings = ("final", FinalSettings) if final else ("estimator", TrainSettings)
+    read_settings: TrainSettings = read({"train": settings}, {"kind": "train", **recipe[name]}, name)
+    return read_settings
+
+
 def check(settings: Settings, objectives: Listed, input_shape: tuple[int, ...], kind: str) -> None:
     """Raises RecipeError where an estimator cannot serve the objectives or a task of this shape and kind."""
     objective.check(objectives, kind)
@@ -212,13 +219,14 @@ def stage(recipe: Mapping[str, Any], folder: Path, final: bool = False) -> Path 
     """Lays the rows that all workers share into a folder, or gives None where the estimator needs none; loads no torch.
 
     Raises RecipeError, DataError."""
-    if not final and recipe["estimator"].get("kind") == "lookup":
+    kind = "train" if final else recipe["estimator"].get("kind")
+    if kind == "lookup":
         return None
     from evonas.estimate import data
 
     rows = data.prepare(recipe, final)
-    settings = read(TABLE, recipe["estimator"], "estimator")
-    check(settings, recipe["objectives"], rows.shape.input, rows.shape.kind)
+    if kind == "train":
+        check(training(recipe, final), recipe["objectives"], rows.shape.input, rows.shape.kind)
     data.stage(rows, folder)
     return folder
 
@@ -294,5 +302,7 @@ __all__ = [
     "over_time",
     "private_memory",
     "read",
+    "stage",
     "told",
+    "training",
 ]

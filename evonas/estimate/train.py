@@ -20,7 +20,7 @@ from torch.nn import functional
 from evonas import encoding, estimate, objective
 from evonas.core import Estimate, EvonasError, Job, Outcome, RecipeError, lend_global_streams, seed_of
 from evonas.encoding.plan import Plan
-from evonas.estimate import Augment, FinalSettings, Optimizer, Schedule, TrainSettings
+from evonas.estimate import Augment, Optimizer, Schedule, TrainSettings
 from evonas.estimate.data import Data, prepare, staged
 from evonas.phenotype import network as phenotype
 
@@ -354,7 +354,7 @@ def train(
     curve: list[dict[str, float]] = []
     outputs: Tensor | None = None
     for epoch in range(1, settings.epochs + 1):
-        loss = loop.epoch(epoch - 1, limits)
+        loss = float(loop.epoch(epoch - 1, limits))
         if not math.isfinite(loss):
             raise Stopped(f"diverged: the loss is {loss} in epoch {epoch}; a lower optimizer.lr or a clip may help")
         point = {"epoch": epoch, "loss": loss, "lr": loop.rate}
@@ -383,8 +383,10 @@ class _Loop:
         self._scaler = torch.amp.GradScaler(mode.device.type, enabled=mode.dtype is torch.float16)
         self._average = _Average(network, settings.average) if settings.average else None
 
-    def epoch(self, done: int, limits: Limits) -> float:
-        """One pass over the rows in a new order, the rest that fills no batch left out; the mean loss."""
+    def epoch(self, done: int, limits: Limits) -> Tensor:
+        """One pass over the rows in a new order, the rest that fills no batch left out; the mean loss, on the device.
+
+        Nothing in here waits for the device."""
         rows, batch, augment = self._rows, self.batch, self._settings.augment
         order = torch.randperm(len(rows.x_train), generator=self._draws, device=rows.device)
         changes = Changes.draw(augment, len(order), rows.shape.input[1:], self._draws)
@@ -397,7 +399,7 @@ class _Loop:
             chosen = order[start:stop]
             x = self._inputs(rows.x_train.index_select(0, chosen), changes.part(start, stop))
             total += self._step(x, rows.y_train.index_select(0, chosen))
-        return float(total) / self.steps
+        return total / self.steps
 
     def _inputs(self, chosen: Tensor, changes: Changes) -> Tensor:
         augment = self._settings.augment
@@ -474,7 +476,7 @@ class TrainEstimator:
     recipe's `final` section says how, and the test rows, not the validation rows, are held out."""
 
     def __init__(self, recipe: Mapping[str, Any], folder: Path | None = None, final: bool = False) -> None:
-        self._settings = _settings(recipe, final)
+        self._settings = estimate.training(recipe, final)
         self._objectives = objective.parse(recipe["objectives"])
         data = staged(folder) if folder is not None else prepare(recipe, final)
         estimate.check(self._settings, self._objectives, data.shape.input, data.shape.kind)
@@ -517,13 +519,6 @@ class TrainEstimator:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _settings(recipe: Mapping[str, Any], final: bool) -> TrainSettings:
-    table = {"train": FinalSettings if final else TrainSettings}
-    name = "final" if final else "estimator"
-    settings: TrainSettings = estimate.read(table, {"kind": "train", **recipe[name]}, name)
-    return settings
 
 
 def _reason(error: BaseException, device: torch.device) -> str:

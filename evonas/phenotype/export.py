@@ -442,7 +442,9 @@ def _word(word: object, known: Mapping[str, str]) -> str:
 
 def _plain(value: object) -> str:
     """A value as one line of text that ends no string and starts no escape."""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = str(value)
+    if isinstance(value, float):
+        text = f"{value:.0f}" if value.is_integer() else f"{value:.6g}"
     words = "".join(sign if sign.isprintable() else " " for sign in text).replace("\\", "/").replace('"', "'")
     return " ".join(words.split())[:200]
 

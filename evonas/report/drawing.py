@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path as Curve
 from matplotlib.textpath import TextPath
 
@@ -40,7 +40,7 @@ COLOURS = {
 _BOX, _PILL, _GAP, _BAR, _PAD, _MARGIN = 0.46, 0.24, 0.27, 0.36, 0.13, 0.3
 """Inches: heights of a box and a pill, the gap between ranks, the bar with the mark, padding, the picture's margin."""
 
-_SOFT = "#5B626C"
+_SOFT, _WIRE = "#5B626C", "#7C8490"
 
 _LARGEST_PNG = 60_000
 """Agg draws at most 65,536 pixels a side; beyond this many a picture gets fewer dots per inch."""
@@ -152,9 +152,12 @@ def draw(plan: Plan, genome: Genome | None = None, *, title: str = "") -> Figure
     for i, (line, size, bold) in enumerate(heading):
         ax.text(left, _MARGIN + 0.2 * i, line, fontsize=size, fontweight="bold" if bold else "normal",
                 color=INK if bold else _SOFT, va="top")  # fmt: skip
+    targets: dict[int, list[int]] = {}
     for target, step in enumerate(plan.steps):
         for source in sorted(set(step.inputs)):
-            _edge(ax, scene, source, target)
+            targets.setdefault(source, []).append(target)
+    for source, ends in targets.items():
+        _draw_edges(ax, scene, source, ends)
     for i, card in enumerate(scene.cards):
         _draw_card(ax, card, *scene.centre(i))
     return figure
@@ -209,6 +212,7 @@ def _scene(plan: Plan, top: float) -> _Scene:
 def _canvas(xs: tuple[float, float], height: float) -> tuple[Figure, Axes]:
     """A figure whose data units are inches, y growing downwards."""
     width = xs[1] - xs[0]
+    # patches are added as artists: the limits are known, and finding them again took half the time
     figure = Figure(figsize=(width, height), dpi=min(150, _LARGEST_PNG / max(width, height)))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_xlim(*xs)
@@ -221,16 +225,16 @@ def _draw_card(ax: Axes, card: _Card, x: float, y: float) -> None:
     left, top = x - card.width / 2, y - card.height / 2
     if card.colour is None:
         round_ = f"round,pad=0,rounding_size={card.height / 2}"
-        ax.add_patch(FancyBboxPatch((left, top), card.width, card.height, boxstyle=round_, facecolor="white",
+        ax.add_artist(FancyBboxPatch((left, top), card.width, card.height, boxstyle=round_, facecolor="white",
                                     edgecolor=FAINT, linewidth=1, zorder=3))  # fmt: skip
         ax.text(x, y, card.title, fontsize=8.5, ha="center", va="center_baseline", zorder=4)
         return
     box = FancyBboxPatch((left, top), card.width, card.height, boxstyle="round,pad=0,rounding_size=0.07",
                          facecolor="#F7F8FA", edgecolor=card.colour, linewidth=1.2, zorder=3)  # fmt: skip
-    ax.add_patch(box)
+    ax.add_artist(box)
     bar = max(_BAR, _breadth(card.mark, 9, True) + 0.14)
     strip = Rectangle((left, top), bar, card.height, facecolor=card.colour, linewidth=0, zorder=3.5)
-    ax.add_patch(strip)
+    ax.add_artist(strip)
     strip.set_clip_path(box)
     ax.text(left + bar / 2, y, card.mark, fontsize=9, fontweight="bold", color="white", ha="center",
             va="center_baseline", zorder=4)  # fmt: skip
@@ -238,22 +242,33 @@ def _draw_card(ax: Axes, card: _Card, x: float, y: float) -> None:
     ax.text(left + bar + _PAD, y + 0.115, card.detail, fontsize=8, color=_SOFT, va="center_baseline", zorder=4)
 
 
-def _edge(ax: Axes, scene: _Scene, source: int, target: int) -> None:
-    """An edge as one smooth curve: straight down through the ranks it passes, bending only in the gaps between them."""
-    first, last = scene.layout.rank[source], scene.layout.rank[target]
+def _draw_edges(ax: Axes, scene: _Scene, source: int, targets: Sequence[int]) -> None:
+    """A node's edges as a tree: one lane straight down through the ranks they pass, and a branch off to each target.
+
+    Edges bend only in the gaps between ranks, where no box is."""
+    first = scene.layout.rank[source]
     x, y = scene.centre(source)
-    points = [(x, y + scene.cards[source].height / 2)]
-    for x, (top, bottom) in zip(scene.layout.lanes[source], scene.ranks[first + 1 : last], strict=False):
-        points += [(x, top), (x, bottom)]
-    x, y = scene.centre(target)
-    points.append((x, y - scene.cards[target].height / 2))
+    lane = [(x, y + scene.cards[source].height / 2)]
+    for x, (top, bottom) in zip(scene.layout.lanes[source], scene.ranks[first + 1 :], strict=False):
+        lane += [(x, top), (x, bottom)]
+    if len(lane) > 1:
+        ax.add_artist(PathPatch(_smooth(lane), facecolor="none", edgecolor=_WIRE, linewidth=1.2, zorder=2))
+    for target in targets:
+        x, y = scene.centre(target)
+        start = lane[2 * (scene.layout.rank[target] - first - 1)]
+        branch = _smooth([start, (x, y - scene.cards[target].height / 2)])
+        ax.add_artist(FancyArrowPatch(path=branch, arrowstyle="-|>,head_length=3,head_width=1.8", mutation_scale=1,
+                                      color=_WIRE, linewidth=1.2, zorder=2))  # fmt: skip
+
+
+def _smooth(points: Sequence[tuple[float, float]]) -> Curve:
+    """A curve through points that leaves and reaches each of them vertically."""
     vertices, codes = [points[0]], [Curve.MOVETO]
     for (x0, y0), (x1, y1) in pairwise(points):
         middle = (y0 + y1) / 2
         vertices += [(x0, middle), (x1, middle), (x1, y1)]
         codes += [Curve.CURVE4] * 3
-    ax.add_patch(FancyArrowPatch(path=Curve(vertices, codes), arrowstyle="-|>,head_length=3,head_width=1.8",
-                                 mutation_scale=1, color="#7C8490", linewidth=1.2, zorder=2))  # fmt: skip
+    return Curve(vertices, codes)
 
 
 # ------------------------------------------------------------------------------------------------------------- text

@@ -204,8 +204,8 @@ def species(history: Sequence[Mapping[int, int]], *, title: str = "Species") -> 
 
 @styled
 def hypervolume(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str = "Hypervolume") -> Figure:
-    """Hypervolume (share of the reference box) over evaluations, one line a run: `curves[name]` holds (evaluations,
-    hypervolume) pairs."""
+    """Hypervolume over evaluations, one line a run: `curves[name]` holds (evaluations, hypervolume) pairs, all against
+    one reference point."""
     figure, ax = _figure(title)
     ax.set_xlabel("evaluations (individuals)")
     ax.set_ylabel("hypervolume, higher is better")

@@ -133,7 +133,8 @@ def _cell(value: Json) -> Json:
 
 def individuals(rows: Sequence[Row], objectives: Sequence[Objective]) -> Table:
     """Individuals with objective values, network, species and birth; test values and failures where there are any."""
-    tested = list(dict.fromkeys(name for row in rows for name in row.tested))
+    cheap = {one.name for one in objectives if one.cheap}
+    tested = list(dict.fromkeys(name for row in rows for name in row.tested if name not in cheap))
     failed = any(row.status != "ok" for row in rows)
     columns = [
         Column("id", "id"),
@@ -175,7 +176,7 @@ def find(objectives: Sequence[Objective], name: str) -> Objective:
         if objective.name == name:
             return objective
     raise RecipeError(
-        f"objective {plain(name)!r} is not one of this run's; {nearest(name, [o.name for o in objectives])}"
+        f"objective {name!r} is not one of this run's; {nearest(name, [o.name for o in objectives])}"
     )
 
 

@@ -4,6 +4,8 @@ python tests/benchmark/store.py [individuals] [genes per genome]"""
 
 from __future__ import annotations
 
+import multiprocessing
+import statistics
 import sys
 import tempfile
 import time
@@ -59,18 +61,54 @@ def batch(generation: int, genes: int, size: int = BATCH) -> tuple[list[Individu
 
 @contextmanager
 def timed(name: str, count: int = 1) -> Iterator[None]:
-    begin = time.perf_counter()
+    """Prints wall time; for several items also the rate, and the rate per CPU second, which a busy machine spares."""
+    begin, cpu = time.perf_counter(), time.process_time()
     yield
-    seconds = time.perf_counter() - begin
-    rate = f"{count / seconds:>12,.0f} /s" if count > 1 else ""
-    print(f"{name:<44}{seconds * 1e3:>10.1f} ms{rate}")
+    seconds, used = time.perf_counter() - begin, time.process_time() - cpu
+    rates = f"{count / seconds:>12,.0f} /s{count / used:>12,.0f} / CPU s" if count > 1 else ""
+    print(f"{name:<48}{seconds * 1e3:>10.1f} ms{rates}")
 
 
 def repeat(name: str, count: int, call: Callable[[int], object]) -> None:
     begin = time.perf_counter()
     for i in range(count):
         call(i)
-    print(f"{name:<44}{(time.perf_counter() - begin) / count * 1e3:>10.3f} ms each")
+    print(f"{name:<48}{(time.perf_counter() - begin) / count * 1e3:>10.3f} ms each")
+
+
+def latency(store: Store, outcomes: list[Outcome]) -> float:
+    """Median seconds of a commit of one estimate, one every 10 ms."""
+    seconds = []
+    for outcome in outcomes:
+        time.sleep(0.01)
+        begin = time.perf_counter()
+        store.commit([outcome])
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+@contextmanager
+def readers(folder: Path, count: int) -> Iterator[None]:
+    """Processes that look at the run as a live page does."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=watch, args=(folder, i / count / 2), daemon=True) for i in range(count)]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def watch(folder: Path, delay: float) -> None:
+    time.sleep(delay)
+    with Store.open(folder) as store:
+        while True:
+            store.generations()
+            store.estimates(store.front())
+            time.sleep(0.5)
 
 
 def main(individuals: int, genes: int) -> None:
@@ -85,11 +123,16 @@ def main(individuals: int, genes: int) -> None:
                     store.commit_generation(state, {"hypervolume": 0.5})
             born, outcomes, _ = batch(len(batches), genes, SINGLES)
             store.lay(born, Stub.to_json)
-            repeat("one estimate in a commit of its own", SINGLES, lambda i: store.commit(outcomes[i : i + 1]))
+            alone = latency(store, outcomes[:250])
+            with readers(folder, 10):
+                watched = latency(store, outcomes[250:])
+            print(f"{'one estimate in a commit of its own, median':<48}{alone * 1e3:>10.3f} ms")
+            slower = f"x {watched / alone:.2f}"
+            print(f"{'the same while 10 readers look twice a second':<48}{watched * 1e3:>10.3f} ms {slower}")
             repeat("1 MB of weights with its estimate", 10, lambda i: store._save([bytes([i]) * 2**20]))
             begin = time.perf_counter()
-        print(f"{'closing':<44}{(time.perf_counter() - begin) * 1e3:>10.1f} ms")
-        print(f"{'run.sqlite':<44}{(folder / 'run.sqlite').stat().st_size / 1e6:>10.1f} MB")
+        print(f"{'closing':<48}{(time.perf_counter() - begin) * 1e3:>10.1f} ms")
+        print(f"{'run.sqlite':<48}{(folder / 'run.sqlite').stat().st_size / 1e6:>10.1f} MB")
         with timed("opening for reading"):
             store = Store.open(folder)
         with store:

@@ -54,13 +54,13 @@ def encoding(request: pytest.FixtureRequest) -> Encoding:
     return build(settings, shape, OUTPUTS)
 
 
-def evolve(encoding: Encoding, steps: int, seed: int = 0, marks: MarkBook | None = None, restart: int = 60) -> list[Any]:
-    """Genomes of walks of random mutations, each from a new random genome."""
-    rng, marks, found = random.Random(seed), marks or MarkBook(), []
+def evolve(encoding: Encoding, steps: int, marks: MarkBook | None = None) -> list[Any]:
+    """Genomes of walks of 60 random mutations, each from a new random genome."""
+    rng, marks, found = random.Random(0), marks or MarkBook(), []
     genome = encoding.random(rng, marks)
     for step in range(steps):
         result = encoding.mutate(genome, rng, marks)
-        genome = encoding.random(rng, marks) if result is None or step % restart == restart - 1 else result[0]
+        genome = encoding.random(rng, marks) if result is None or step % 60 == 59 else result[0]
         found.append(genome)
     return found
 

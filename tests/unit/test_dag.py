@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
@@ -304,9 +305,9 @@ def test_no_mutation_makes_a_live_layer_recessive() -> None:
 
 
 def test_mutation_keeps_the_number_of_layers() -> None:
-    encoding, rng, marks = DagEncoding(DagSettings(layers=(2, 5)), (1, 8, 8), 3), random.Random(1), MarkBook()
-    genome, sizes = chain(CONV, CONV), Counter[int]()
-    genome = encoding.adopt(genome, marks)
+    settings = DagSettings(layers=(2, 5), initial_layers=(2, 2))
+    encoding, rng, marks = DagEncoding(settings, (1, 8, 8), 3), random.Random(1), MarkBook()
+    genome, sizes = encoding.random(rng, marks), Counter[int]()
     for _ in range(400):
         result = encoding.mutate(genome, rng, marks)
         genome = result[0] if result else genome
@@ -315,13 +316,13 @@ def test_mutation_keeps_the_number_of_layers() -> None:
 
 
 def test_mutation_without_a_place_is_none() -> None:
-    weights = {name: 0.0 for name in MutationWeights.model_fields}
+    weights = dict.fromkeys(MutationWeights.model_fields, 0.0)
     encoding = DagEncoding(DagSettings(mutations={**weights, "change_rate": 1.0}), (1, 8, 8), 3)
     assert encoding.mutate(chain(CONV), random.Random(0), MarkBook()) is None
 
 
 def test_mutations_are_drawn_by_weight() -> None:
-    weights = {name: 0.0 for name in MutationWeights.model_fields}
+    weights = dict.fromkeys(MutationWeights.model_fields, 0.0)
     settings = DagSettings(mutations={**weights, "add_layer": 3.0, "change_channels": 1.0}, edits=(1, 1))
     encoding, genome, counts = DagEncoding(settings, (1, 8, 8), 3), chain(CONV), Counter[str]()
     for seed in range(800):
@@ -358,22 +359,16 @@ def test_first_genomes_have_the_layers_asked_for_and_share_marks() -> None:
     assert max(encoding.decode(genome).flops for genome in population) < 100e6
 
 
+def test_first_genomes_never_have_more_layers_than_are_allowed() -> None:
+    encoding = DagEncoding(DagSettings(initial_layers=(3, 6), layers=(0, 2)), (1, 8, 8), 3)
+    assert {len(encoding.random(random.Random(seed), MarkBook()).layers) for seed in range(20)} == {4}
+
+
 def test_minimal_first_genomes_have_one_layer() -> None:
     encoding = DagEncoding(DagSettings(initial="minimal"), (1, 8, 8), 3)
     for seed in range(20):
         genome = encoding.random(random.Random(seed), MarkBook())
         assert len(genome.layers) == 3 and genome.layers[2].op in ("conv", "separable")
-
-
-def test_a_genome_from_outside_gets_marks_of_its_own_and_decodes_as_before() -> None:
-    encoding, marks = DagEncoding(DagSettings(), (3, 32, 32), 10), MarkBook()
-    assert encoding.adopt(resnet20(), marks) == resnet20()
-    second = encoding.adopt(resnet20(), marks)
-    genes.check(second)
-    assert second.marks & resnet20().marks == {INPUT, OUTPUT}
-    assert encoding.decode(second).params == 272_474
-    edge = second.edges[5]
-    assert marks.edge(edge.source, edge.target) == edge.mark and marks.free == second.newest + 1
 
 
 def test_crossover_takes_matching_layers_from_either_and_the_rest_from_the_fitter() -> None:
@@ -548,7 +543,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=3), JSON, st.booleans())
 @example([2, 2, 1], 10**18, False)
 def test_no_damage_to_a_genome_file_is_anything_but_a_data_error(where: list[int], value: Any, remove: bool) -> None:
@@ -568,10 +563,9 @@ def test_no_damage_to_a_genome_file_is_anything_but_a_data_error(where: list[int
         place[keys[where[-1] % len(keys)]] = value
     try:
         genome = genes.from_json(data)
-    except DataError as error:
-        assert 0 < len(str(error)) < 1000
-    else:
-        assert decode(genome, (1, 28, 28), 10).steps[-1].shape == (10,)
+    except DataError:
+        return
+    assert decode(genome, (1, 28, 28), 10).steps[-1].shape == (10,)
 
 
 def test_json_is_compact_and_versioned() -> None:

@@ -181,10 +181,12 @@ def digits(card: Card, folder: Path, outputs: int = 3) -> tuple[Any, nn.Module]:
 
 
 def test_a_classifier_predicts_from_inputs_as_they_are_in_the_data(tmp_path: Path) -> None:
-    card = Card(mean=[5.0], std=[2.0], labels=["zero", 'o"ne', "two"], facts={"run": "digits", "error": 0.0512345678})
+    facts: dict[str, str | float] = {"run": "digits", "params": 1234567.0, "error": 0.0512345678}
+    card = Card(mean=[5.0], std=[2.0], labels=["zero", 'o"ne', "two"], facts=facts)
     file, module = digits(card, tmp_path)
     assert file.LABELS == ("zero", 'o"ne', "two") and file.INPUT_SHAPE == (1, 8, 8)
-    assert "- run: digits\n- error: 0.0512346\n" in file.__doc__ and "from digits_7 import load" in file.__doc__
+    assert "- run: digits\n- params: 1234567\n- error: 0.0512346\n" in file.__doc__
+    assert "from digits_7 import load" in file.__doc__
     loaded: Any = file.load()
     assert not loaded.training
     assert list(loaded.state_dict()) == list(module.state_dict())

@@ -53,16 +53,6 @@ def test_living_keeps_what_lives() -> None:
     assert book.close().living({0, 1, node}) == book.close()
 
 
-def test_marks_from_outside_are_learnt_and_counted_past() -> None:
-    book = MarkBook()
-    book.learn(0, 40, 41)
-    assert book.edge(0, 40) == 41 and book.free == 42
-    book.learn(0, 40, 50)
-    assert book.edge(0, 40) == 41 and book.edge(0, 1) == 51
-    book.reserve(10)
-    assert book.free == 52
-
-
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), ENDS, st.sets(st.integers(0, 30)))))
 def test_numbers_are_unique_and_survive_json(calls: list[tuple[bool, tuple[int, int], set[int]]]) -> None:

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.test_store import ABOUT, RECIPE, Toy, advance, ask, begin, outcome, search
 
 from evonas import store as store_module
 from evonas.core import DataError, LockedError, Outcome, RecipeError, State, StorageError
 from evonas.store import Store, StoreWarning
+from tests.unit.test_store import ABOUT, RECIPE, Toy, advance, ask, begin, outcome, search
 
 KILLED = 9
 
@@ -85,7 +85,7 @@ REAL_WRITE = os.write
 
 
 def exit_at(n: int) -> None:
-    """Makes this process end without cleaning up at its n-th write, sync, rename or commit; odd writes are half done."""
+    """Makes this process end without cleaning up at its n-th write, sync, rename or commit, a write half done."""
     left = [n]
 
     def step(half: Callable[[], object] = lambda: None) -> None:
@@ -130,14 +130,14 @@ def exit_at(n: int) -> None:
 
 
 def test_a_kill_at_every_write_sync_rename_and_commit_loses_nothing(tmp_path: Path) -> None:
-    state = search(tmp_path / "calm", generations=2)
+    state = search(tmp_path / "calm", generations=1)
     expected = digest(tmp_path / "calm")
     for n in range(1, 1000):
         folder, heard = tmp_path / f"n{n}", Heard()
 
         def work(folder: Path = folder, heard: Heard = heard, n: int = n) -> None:
             exit_at(n)
-            search(folder, generations=2, told=heard.tell)
+            search(folder, generations=1, told=heard.tell)
 
         status = ended(fork(work))
         committed = heard.ids()
@@ -147,13 +147,13 @@ def test_a_kill_at_every_write_sync_rename_and_commit_loses_nothing(tmp_path: Pa
                 assert store.finished() >= committed, n
         else:
             assert not committed
-        assert search(folder, generations=2) == state, n
+        assert search(folder, generations=1) == state, n
         assert digest(folder) == expected, n
         assert not list(folder.rglob("*.tmp*")), n
         shutil.rmtree(folder)
         if status == 0:
             break
-    assert n > 60, "the hook no longer sees the writes"
+    assert n > 40, "the hook no longer sees the writes"
 
 
 def test_a_resumed_run_killed_at_every_point_still_ends_the_same(tmp_path: Path, calm: tuple[State, str]) -> None:
@@ -337,6 +337,24 @@ def test_a_run_closed_under_a_reader_can_still_be_read_from_a_read_only_folder(t
         assert digest(runs / "toy") == expected
 
 
+def test_a_hot_journal_is_rolled_back_by_the_next_writer_only(folder: Path, calm: tuple[State, str]) -> None:
+    search(folder)
+
+    def work() -> None:
+        db = sqlite3.connect(folder / "run.sqlite", isolation_level=None)
+        db.execute("PRAGMA cache_size=1")
+        db.execute("BEGIN")
+        db.execute("UPDATE individuals SET edits = hex(zeroblob(20000))")
+        os._exit(KILLED)
+
+    assert ended(fork(work)) == KILLED
+    assert (folder / "run.sqlite-journal").stat().st_size > 0
+    with pytest.raises(StorageError, match=r"killed while it was closed; `evonas resume toy`"):
+        digest(folder)
+    assert search(folder) == calm[0]
+    assert digest(folder) == calm[1]
+
+
 def test_another_program_on_the_database_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.05)
     with Store.create(folder, RECIPE, ABOUT) as store:
@@ -374,7 +392,7 @@ READS: dict[str, Callable[[Store], Any]] = {
 
 
 def readings(folder: Path, write: bool = False) -> dict[str, Any]:
-    """What every reading method gives: its value or `DataError`; RecipeError is the answer to an id that is not there."""
+    """What every reading method gives, by name; those that raise DataError are left out."""
     try:
         store = Store.open(folder, write=write)
     except DataError:
@@ -402,11 +420,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def flips(size: int, count: int, seed: int) -> list[tuple[int, int]]:
-    """The header whole, and `count` other places: one bit of each."""
-    chance = random.Random(seed)
-    rest = chance.sample(range(100, size), min(count, size - 100)) if size > 100 else []
-    return [(place, chance.randrange(8)) for place in [*range(min(100, size)), *sorted(rest)]]
+def flips(path: Path, count: int, seed: int) -> list[tuple[int, int]]:
+    """One bit of every byte of a file's header, and of `count` other bytes that lie near used ones (0 means all)."""
+    data, chance = path.read_bytes(), random.Random(seed)
+    used = [place for place in range(100, len(data)) if any(data[max(0, place - 8) : place + 8])]
+    rest = sorted(chance.sample(used, count)) if count else used
+    return [(place, chance.randrange(8)) for place in [*range(100), *rest]]
 
 
 @contextmanager
@@ -445,29 +464,25 @@ def test_a_flipped_bit_in_the_database_is_noticed_or_changes_nothing(finished: P
     folder = Path(shutil.copytree(finished, tmp_path / "toy"))
     truth = readings(folder)
     assert truth.keys() == READS.keys()
-    size = (folder / "run.sqlite").stat().st_size
-    assert flip_through(folder, truth, flips(size, 500, seed=1)) > 50
+    assert flip_through(folder, truth, flips(folder / "run.sqlite", 250, seed=1)) > 100
     assert readings(folder) == truth
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_flipped_bit_in_any_byte_of_the_database_is_noticed_or_changes_nothing(
     finished: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "toy"))
     truth = readings(folder)
-    data = (folder / "run.sqlite").read_bytes()
-    near = [i for i in range(len(data)) if any(data[max(0, i - 8) : i + 8])]  # the rest is free space
-    chance = random.Random(2)
-    assert flip_through(folder, truth, [(place, chance.randrange(8)) for place in near]) > 5000
+    assert flip_through(folder, truth, flips(folder / "run.sqlite", 0, seed=2)) > 5000
 
 
 def test_a_writer_refuses_a_damaged_database_or_reads_the_truth(finished: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "toy"))
     truth = readings(folder)
-    kept = (folder / "run.sqlite").read_bytes()
     refused = 0
-    for place, bit in flips(len(kept), 100, seed=3)[::2]:
+    for place, bit in flips(folder / "run.sqlite", 100, seed=3)[::2]:
         with warnings.catch_warnings(), flipped(folder / "run.sqlite", place, bit):
             warnings.simplefilter("ignore", StoreWarning)
             before = (folder / "run.sqlite").read_bytes()
@@ -478,7 +493,7 @@ def test_a_writer_refuses_a_damaged_database_or_reads_the_truth(finished: Path, 
             if not found:
                 refused += 1
                 assert (folder / "run.sqlite").read_bytes() == before, "a refused database was changed"
-    assert refused > 5
+    assert refused > 20
 
 
 def test_a_cut_database_is_noticed_at_every_length(finished: Path, tmp_path: Path) -> None:
@@ -486,19 +501,8 @@ def test_a_cut_database_is_noticed_at_every_length(finished: Path, tmp_path: Pat
     truth, path = readings(folder), folder / "run.sqlite"
     data = path.read_bytes()
     page = store_module.PAGE_BYTES
-    lengths = {
-        0,
-        1,
-        15,
-        16,
-        99,
-        100,
-        511,
-        512,
-        *range(page, len(data), page),
-        *range(700, len(data), 1499),
-        len(data) - 1,
-    }
+    lengths = {0, 1, 15, 16, 99, 100, 511, 512, len(data) - 1}
+    lengths |= {*range(page, len(data), page), *range(700, len(data), 1499)}
     for length in sorted(lengths):
         path.write_bytes(data[:length])
         found = readings(folder)
@@ -624,18 +628,16 @@ def test_a_flipped_bit_in_the_log_gives_the_truth_or_an_older_truth_with_a_warni
     crashed: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(crashed[0], tmp_path / "toy"))
-    size = (folder / "run.sqlite-wal").stat().st_size
-    older = sum(_log_reading(folder, crashed[1], place, bit) for place, bit in flips(size, 300, seed=4))
-    assert older > 200
+    places = flips(folder / "run.sqlite-wal", 150, seed=4)
+    assert sum(_log_reading(folder, crashed[1], place, bit) for place, bit in places) > 150
 
 
 @pytest.mark.slow
-def test_a_flipped_bit_in_any_byte_of_the_log(crashed: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+@pytest.mark.timeout(1200)
+def test_a_flipped_bit_anywhere_in_the_log(crashed: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(crashed[0], tmp_path / "toy"))
-    size = (folder / "run.sqlite-wal").stat().st_size
-    chance = random.Random(5)
-    older = sum(_log_reading(folder, crashed[1], place, chance.randrange(8)) for place in range(0, size, 7))
-    assert older > size // 8
+    places = flips(folder / "run.sqlite-wal", 0, seed=5)[::37]
+    assert sum(_log_reading(folder, crashed[1], place, bit) for place, bit in places) > 0.9 * len(places)
 
 
 def _log_reading(folder: Path, history: list[dict[str, Any]], place: int, bit: int) -> bool:
@@ -656,7 +658,7 @@ def test_a_cut_log_gives_an_older_truth_with_a_warning_and_the_run_goes_on(
 ) -> None:
     image, history = crashed
     data = (image / "run.sqlite-wal").read_bytes()
-    for number, length in enumerate([*range(0, len(data), 4999), len(data) - 1]):
+    for number, length in enumerate([*range(0, len(data), 30011), len(data) - 1]):
         folder = Path(shutil.copytree(image, tmp_path / str(number) / "toy"))
         (folder / "run.sqlite-wal").write_bytes(data[:length])
         with pytest.warns(StoreWarning, match="commits are gone"):
@@ -679,8 +681,7 @@ def test_a_lost_log_is_noticed(crashed: tuple[Path, list[dict[str, Any]]], tmp_p
 def test_a_damaged_database_under_a_log_is_noticed(crashed: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(crashed[0], tmp_path / "toy"))
     truth = crashed[1][-1]
-    size = (folder / "run.sqlite").stat().st_size
-    for place, bit in flips(size, 200, seed=6):
+    for place, bit in flips(folder / "run.sqlite", 50, seed=6):
         (folder / "run.sqlite-shm").unlink(missing_ok=True)
         with flipped(folder / "run.sqlite", place, bit):
             assert not wrong(readings(folder), truth), f"bit {bit} of byte {place}"

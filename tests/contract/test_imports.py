@@ -1,0 +1,117 @@
+"""The rooms: a module imports only from those above it, and heavy libraries load only where they are used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "evonas"
+
+ORDER = [
+    "core", "pareto", "marks", "encoding.plan", "encoding.genes", "encoding.decode", "encoding.dag", "encoding",
+    "zoo", "species", "operators", "phenotype.network", "phenotype.export", "objective", "strategy",
+    "strategy.problem", "strategy.random", "strategy.nsga2", "validation", "task.data", "task.table", "task.images",
+    "task", "estimate", "estimate.data", "estimate.train", "estimate.lookup", "estimate.worker", "pool", "yaml",
+    "store", "recipe", "report.progress", "results", "report.layout", "report.figures", "report.drawing",
+    "report.tables", "run", "preview", "report.live", "cli", "__main__",
+]  # fmt: skip
+"""From the core to the command line; what is not listed belongs nowhere yet."""
+
+LAZY = {
+    ("strategy", "strategy.nsga2"),
+    ("strategy", "strategy.random"),
+    ("task", "task.images"),
+    ("task", "task.table"),
+    ("estimate", "estimate.data"),
+    ("estimate", "estimate.train"),
+    ("estimate", "estimate.lookup"),
+}
+"""A room's table builds its entries: it imports them inside a function, when one is asked for."""
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, known: set[str]) -> set[str]:
+    """Modules of evonas that a file imports anywhere, but for type checking alone."""
+    found: set[str] = set()
+    for node in _live(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name == "evonas" or not name.startswith("evonas."):
+                continue
+            inner = name.removeprefix("evonas.")
+            found.add(inner if inner in known else inner.rpartition(".")[0])
+    return found - {""}
+
+
+def _live(tree: ast.AST) -> list[ast.AST]:
+    nodes: list[ast.AST] = []
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        nodes += [child, *_live(child)]
+    return nodes
+
+
+def test_every_module_has_its_place() -> None:
+    empty = {name for name, path in modules().items() if not path.read_text().strip()}
+    assert set(modules()) - empty - {""} == set(ORDER) - empty
+
+
+def test_no_arrow_points_upward() -> None:
+    known = set(modules())
+    place = {name: i for i, name in enumerate(ORDER)}
+    upward = [
+        f"{name} imports {other}"
+        for name, path in modules().items()
+        for other in imports(path, known)
+        if name in place and other in place and place[other] >= place[name] and (name, other) not in LAZY
+    ]
+    assert not upward, "\n".join(upward)
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import evonas", ("torch", "deap", "numpy", "sklearn", "matplotlib")),
+        ("import evonas.cli", ("torch", "deap", "sklearn", "matplotlib", "moocore", "pymoo")),
+        ("import evonas.recipe", ("torch", "deap", "sklearn", "matplotlib", "moocore", "pymoo")),
+    ],
+)
+def test_light_modules_stay_light(statement: str, absent: tuple[str, ...]) -> None:
+    code = f"{statement}; import sys; print(*[name for name in {absent!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_only_operators_imports_deap() -> None:
+    assert [name for name, path in modules().items() if "deap" in _libraries(path)] == ["operators"]
+
+
+def test_nothing_unpickles() -> None:
+    assert [name for name, path in modules().items() if {"pickle", "dill", "cloudpickle"} & _libraries(path)] == []
+
+
+def _libraries(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found

@@ -1,0 +1,81 @@
+"""What every worker pool keeps: one outcome per job, failures as values, and the same bits as any other pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evonas import encoding, estimate, pool
+from evonas.core import Job, Pool, stream
+from evonas.marks import Marks
+
+RECIPE: dict[str, Any] = {
+    "version": 1,
+    "name": "contract",
+    "seed": 1,
+    "task": {"kind": "digits"},
+    "encoding": {"kind": "dag"},
+    "objectives": ["error", "loss", "params", "flops"],
+    "estimator": estimate.TrainSettings(epochs=1, share=0.3, augment=estimate.Augment(shift=1)).model_dump(mode="json"),
+    "final": estimate.FinalSettings(epochs=1, share=0.3).model_dump(mode="json"),
+}
+
+
+def jobs(count: int) -> list[Job]:
+    space = encoding.build(encoding.TABLE["dag"](), (1, 8, 8), 10)
+    rng, book = stream(0, "test"), Marks().open()
+    return [Job(i, 50 + i, space.to_json(space.random(rng, book))) for i in range(count)]
+
+
+@pytest.fixture(params=list(pool.TABLE))
+def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
+    built = pool.build(pool.TABLE[request.param](), RECIPE, tmp_path / "scratch")
+    yield built
+    built.close()
+    assert not (tmp_path / "scratch").exists()
+
+
+def bits(workers: Pool, todo: list[Job]) -> dict[int, Any]:
+    """Everything about the outcomes that must not depend on where they were computed."""
+    arrived = [outcome for batch in workers.run(todo) for outcome in batch]
+    assert sorted(outcome.estimate.id for outcome in arrived) == sorted(job.id for job in todo)
+    return {
+        outcome.estimate.id: (replace(outcome.estimate, cost={}).to_json(), outcome.weights) for outcome in arrived
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+    return bits(pool.build(pool.SerialSettings(), RECIPE, tmp_path_factory.mktemp("serial")), jobs(4))
+
+
+def test_outcomes_are_those_of_the_serial_pool_in_any_order(workers: Pool, expected: dict[int, Any]) -> None:
+    todo = jobs(4)
+    assert all(estimate["status"] == "ok" and weights for estimate, weights in expected.values())
+    assert bits(workers, todo) == expected
+    assert bits(workers, todo[::-1]) == expected, "neither order nor what a worker did before matters"
+
+
+def test_a_genome_that_cannot_be_built_fails_alone(workers: Pool, expected: dict[int, Any]) -> None:
+    good = jobs(2)
+    found = bits(workers, [good[0], Job(9, 1, {"layers": "none"}), good[1]])
+    assert found[9][0]["status"] == "failed" and found[9][0]["reason"]
+    assert {id: found[id] for id in (0, 1)} == {id: expected[id] for id in (0, 1)}
+
+
+def test_no_jobs_no_outcomes(workers: Pool) -> None:
+    assert list(workers.run([])) == []
+    assert workers.workers >= 1
+
+
+def test_the_final_training_is_the_same_in_every_pool(tmp_path: Path) -> None:
+    built = [pool.build(settings(), RECIPE, tmp_path / kind, final=True) for kind, settings in pool.TABLE.items()]
+    first, *others = (bits(one, jobs(1)) for one in built)
+    for one in built:
+        one.close()
+    assert first[0][0]["status"] == "ok"
+    assert all(other == first for other in others)
