@@ -331,7 +331,7 @@ def compare(
 
 @app.command()
 def zoo(format: _Format = Format.table) -> None:
-    """List the zoo: published architectures that a recipe may start from (encoding.start).
+    """List the zoo: published architectures that a recipe may start from (encoding.initial).
 
     Example: evonas zoo
     """

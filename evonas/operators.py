@@ -1,7 +1,7 @@
 """DEAP's toolbox over evonas' encodings: the one file that imports DEAP.
 
-`toolbox` registers `clone`, `mate`, `mutate`, `select`, `map` for individuals of any encoding. So a recipe can name DEAP's
-own selection operators, and DEAP's own algorithms (`algorithms.eaMuPlusLambda`) run on them. DEAP draws from the
+`toolbox` registers `clone`, `mate`, `mutate`, `select`, `map` for individuals of any encoding. A recipe can name
+DEAP's own selection operators, and DEAP's own algorithms (`algorithms.eaMuPlusLambda`) run on them. DEAP draws from the
 global random streams: lend it a named one with `core.lend_global_streams`."""
 
 from __future__ import annotations

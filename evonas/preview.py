@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
-from evonas import encoding, estimate, objective, strategy, task
-from evonas.core import Encoding, Objective
+from evonas import encoding, estimate, strategy, task
 from evonas.estimate import TrainSettings
 from evonas.recipe import Recipe
 from evonas.strategy.problem import begin
@@ -84,26 +83,13 @@ def preview(recipe: Recipe) -> Preview:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Unstarted:
-    """As much of a run as its search problem asks for, before there is a folder."""
-
-    recipe: Recipe
-    encoding: Encoding
-    objectives: tuple[Objective, ...]
-
-    def generations(self) -> list[Any]:
-        return []
-
-
 def _first_plans(recipe: Recipe, input: tuple[int, ...], outputs: int) -> list[Any]:
     from evonas import run
 
     space = encoding.build(recipe.encoding, input, outputs)
-    unstarted = _Unstarted(recipe, space, objective.resolve(recipe.objectives))
-    population = max(min(recipe.strategy.population, SAMPLE), len(recipe.encoding.start))
+    population = max(min(recipe.strategy.population, SAMPLE), len(recipe.encoding.initial))
     few = recipe.strategy.model_copy(update={"population": population})
-    born, _ = strategy.build(few, run.problem(cast(Any, unstarted))).ask(begin())
+    born, _ = strategy.build(few, run.problem(recipe, space)).ask(begin())
     return [space.decode(one.genome) for one in born]
 
 

@@ -67,11 +67,11 @@ def objective_names() -> list[str]:
     return [name for name in objective.TABLE if name not in ("metric", "function")]
 
 
-_Task = Annotated[Any, Section(task.TABLE)]
+_Task = Annotated[Any, Section(task.TABLE, imports=True)]
 _Encoding = Annotated[Any, Section(encoding.TABLE, "dag")]
 _Strategy = Annotated[Any, Section(strategy.TABLE, "nsga2")]
-_Estimator = Annotated[Any, Section(estimate.TABLE, "train")]
-_Pool = Annotated[Any, Section(pool.TABLE, "processes")]
+_Estimator = Annotated[Any, Section(estimate.TABLE, "train", imports=True)]
+_Pool = Annotated[Any, Section(pool.TABLE, "processes", imports=True)]
 
 
 class Recipe(Settings):
@@ -316,14 +316,14 @@ def _located(recipe: Recipe, folder: Path | None) -> Recipe:
     if folder is None:
         return recipe
     named = [_function_in(one, "function", folder) for one in recipe.objectives]
-    changes: dict[str, Any] = {"task": task.located(recipe.task, folder), "objectives": tuple(named)}
-    for room in ("encoding", "strategy", "estimator", "pool"):
-        settings = getattr(recipe, room)
+    changes: dict[str, Any] = {"objectives": tuple(named)}
+    for room in ("task", "estimator", "pool"):
+        settings = task.located(recipe.task, folder) if room == "task" else getattr(recipe, room)
         changes[room] = _function_in(_function_in(settings, "kind", folder), "function", folder)
-    start = getattr(recipe.encoding, "start", ())
-    if any(one.endswith(".json") for one in start):
-        found = tuple(str(folder / Path(one).expanduser()) if one.endswith(".json") else one for one in start)
-        changes["encoding"] = changes["encoding"].model_copy(update={"start": found})
+    initial = getattr(recipe.encoding, "initial", ())
+    if any(one.endswith(".json") for one in initial):
+        found = tuple(str(folder / Path(one).expanduser()) if one.endswith(".json") else one for one in initial)
+        changes["encoding"] = recipe.encoding.model_copy(update={"initial": found})
     return recipe.model_copy(update=changes)
 
 
@@ -370,19 +370,19 @@ def _untrained_objectives(recipe: Recipe) -> Iterator[Mistake]:
             yield Mistake(("objectives", i), f"{one.name!r} needs training, and estimator 'lookup' does none: {cure}")
 
 
-def _start_too_long(recipe: Recipe) -> Iterator[Mistake]:
-    genomes = len(getattr(recipe.encoding, "start", ()))
+def _initial_too_many(recipe: Recipe) -> Iterator[Mistake]:
+    genomes = len(getattr(recipe.encoding, "initial", ()))
     population = getattr(recipe.strategy, "population", genomes)
     if genomes > population:
         cure = "raise strategy.population or start from fewer"
-        yield Mistake(("encoding", "start"), f"{genomes} genomes do not fit a population of {population}: {cure}")
+        yield Mistake(("encoding", "initial"), f"{genomes} genomes do not fit a population of {population}: {cure}")
 
 
 RULES = (
     Rule(frozenset({"objectives"}), _names_twice),
     Rule(frozenset({"objectives"}), _objectives_absent),
     Rule(frozenset({"objectives", "estimator"}), _untrained_objectives),
-    Rule(frozenset({"encoding", "strategy"}), _start_too_long),
+    Rule(frozenset({"encoding", "strategy"}), _initial_too_many),
 )
 
 
@@ -446,7 +446,7 @@ encoding:
   ops: [conv, separable, max_pool, avg_pool, identity, dense, dropout]  # what new layers may be
   channels: [8, 16, 24, 32, 48, 64]  # filters and units to draw from
   bounds: {{params: 200k, depth: 20}}  # networks beyond them are never trained
-  start: []  # genomes to begin with: names of `evonas zoo`, or files
+  initial: []  # genomes to begin with: names of `evonas zoo`, or files
 
 # What is minimised or maximised. Names: {objectives}
 # A constraint: {{name: params, max: 100k}}. Your own: {{name: mine, function: my_file.py:my_function}}

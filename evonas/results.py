@@ -130,7 +130,7 @@ class Run:
         return self._knee([estimates[id] for id in sorted(estimates)])
 
     def species(self) -> list[dict[str, Any]]:
-        """Species over the generations: id, generation, size, best, representative, born, improved."""
+        """Species over the generations: species (its id), generation, size, best, representative, born, improved."""
         return self.store.species()
 
     def lineage(self, id: int) -> list[Row]:

@@ -257,24 +257,23 @@ def list_runs(runs: str | Path = "runs") -> list[Run]:
     return [open(path) for path in found]
 
 
-def problem(run: Run) -> Problem:
-    """The search problem that a run's recipe describes; founders are read from their files for the first generation."""
+def problem(recipe: recipes.Recipe, space: Any, fresh: bool = True) -> Problem:
+    """The search problem that a recipe describes over its encoding; a `fresh` one reads the recipe's founders."""
     from evonas import zoo
 
-    limits = objective.Screen(run.encoding, run.recipe.objectives)
-    bounds = run.recipe.encoding.bounds
+    limits = objective.Screen(space, recipe.objectives)
 
     def broken(genome: Genome) -> str:
-        return bounds.violation(run.encoding.decode(genome)) or limits.why(genome)
+        return recipe.encoding.bounds.violation(space.decode(genome)) or limits.why(genome)
 
-    names = run.recipe.encoding.start if not run.generations() else ()
-    founders = tuple(zoo.load(name, run.encoding) for name in names)
+    names = recipe.encoding.initial if fresh else ()
+    founders = tuple(zoo.load(name, space) for name in names)
     for name, genome in zip(names, founders, strict=True):
         if why := broken(genome):
-            raise RecipeError(f"encoding.start: {name!r} breaks a bound: {why}; raise the bound or leave it out")
-    speciation = run.recipe.strategy.speciation
+            raise RecipeError(f"encoding.initial: {name!r} breaks a bound: {why}; raise the bound or leave it out")
+    objectives = objective.resolve(recipe.objectives)
     screen = lambda genome: not broken(genome)  # noqa: E731
-    return Problem(run.encoding, run.objectives, run.recipe.seed, screen, founders, zoo.enrol, speciation)
+    return Problem(space, objectives, recipe.seed, screen, founders, zoo.enrol, recipe.strategy.speciation)
 
 
 # --------------------------------------------------------------------------------------------- starting, resuming
@@ -287,8 +286,9 @@ def _follow(store: Store, observer: Observer | None) -> Run:
     try:
         with _Stop() as stop:
             try:
-                search = strategy.build(run.recipe.strategy, problem(run))
                 state = store.load_state(run.encoding.from_json) or begin()
+                posed = problem(run.recipe, run.encoding, fresh=state.generation == 0)
+                search = strategy.build(run.recipe.strategy, posed)
                 workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch")
                 watch = _Watch(run, observer, state, workers.workers)
                 state = _Search(run, search, workers, watch, stop).follow(state)

@@ -37,38 +37,45 @@ class Imported(Settings):
 
 @dataclass(frozen=True)
 class Section:
-    """Marks a field whose `kind` picks its settings from a room's table; `default` is the kind where none is said."""
+    """Marks a field whose `kind` picks its settings from a room's table; `default` is the kind where none is said.
+
+    With `imports` the kind may also be a user's own object, `package.module:object`."""
 
     table: Mapping[str, type[Settings]]
     default: str | None = None
+    imports: bool = False
 
     def kind(self, value: Any) -> str | None:
         """The kind that a section's value asks for, or None where it says none."""
         if isinstance(value, BaseModel):
-            return _branch(str(getattr(value, "kind", "")))
+            return self._branch(str(getattr(value, "kind", "")))
         if not isinstance(value, Mapping):
             return None
         kind = value.get("kind", self.default)
-        return _branch(kind) if isinstance(kind, str) else None if kind is None else repr(kind)
+        return self._branch(kind) if isinstance(kind, str) else None if kind is None else repr(kind)
+
+    def _branch(self, kind: str) -> str:
+        return _IMPORT if self.imports and ":" in kind else kind
 
     def model(self, value: Any) -> type[Settings] | None:
         """The settings class for a section's value, or None for an unknown kind."""
         kind = self.kind(value)
         return Imported if kind == _IMPORT else self.table.get(kind or "")
 
+    def models(self) -> list[type[Settings]]:
+        """All that a section may hold."""
+        return [*self.table.values(), *([Imported] if self.imports else [])]
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {kind: handler.generate_schema(model) for kind, model in self.table.items()}
-        choices[_IMPORT] = handler.generate_schema(Imported)
+        if self.imports:
+            choices[_IMPORT] = handler.generate_schema(Imported)
         return core_schema.tagged_union_schema(choices, discriminator=self.kind)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         # a section may leave its kind out, and then several branches may fit: editors must not call that an error
         written = handler(schema)
         return {"anyOf": written["oneOf"]} if "oneOf" in written else written
-
-
-def _branch(kind: str) -> str:
-    return _IMPORT if ":" in kind else kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +278,7 @@ def models(root: type[BaseModel]) -> Iterator[type[BaseModel]]:
         yield model
         for field in model.model_fields.values():
             section = section_of(field)
-            pending += [*section.table.values(), Imported] if section else _models(field, None)
+            pending += section.models() if section else _models(field, None)
 
 
 @lru_cache(maxsize=256)

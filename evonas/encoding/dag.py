@@ -14,7 +14,7 @@ from itertools import accumulate
 from random import Random
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from evonas.core import Count, DataError, Edit, Settings, nearest
 from evonas.encoding import genes
@@ -70,6 +70,8 @@ LayerCount = Annotated[int, Field(ge=0, le=500)]
 EditCount = Annotated[int, Field(ge=1, le=20)]
 Span = Annotated[tuple[T, T], AfterValidator(_ascending)]
 """A smallest and a largest number."""
+Initial = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+"""Names or paths; a single one may stand without brackets."""
 Choices = Annotated[tuple[T, ...], AfterValidator(_different)]
 """What a mutation may draw from; at least one, none twice."""
 
@@ -189,12 +191,10 @@ class DagSettings(Settings):
     """Fewest and most layers that mutation leads to, recessive ones included, without input and output."""
     bounds: Bounds = Bounds()
     """Limits at birth."""
-    initial: Literal["random", "minimal"] = "random"
-    """First genomes: chains of random layers, or the input, one layer with weights and the output."""
+    initial: Initial = ()
+    """Genomes to begin with: names from the zoo or paths of genome files; the first generation is filled up at random."""
     initial_layers: Span[LayerCount] = (1, 4)
     """Fewest and most layers of a random first genome; never more than `layers` allows."""
-    start: tuple[str, ...] = ()
-    """Genomes that the first generation begins with: names from the zoo or paths of genome files."""
     edits: Span[EditCount] = (1, 2)
     """Fewest and most edits that one mutation makes."""
     mutations: MutationWeights = MutationWeights()
@@ -443,12 +443,11 @@ class DagEncoding:
         """A first genome as the settings want it: small, its marks those that growing it by mutation would give."""
         genome = DagGenome((LayerGene(INPUT, "input"), LayerGene(OUTPUT, "output", reduce=self.settings.reduces[0])),
                            (EdgeGene(marks.edge(INPUT, OUTPUT), INPUT, OUTPUT),))  # fmt: skip
-        minimal = self.settings.initial == "minimal"
-        count = 1 if minimal else min(rng.randint(*self.settings.initial_layers), self.settings.layers[1])
+        count = min(rng.randint(*self.settings.initial_layers), self.settings.layers[1])
         for i in range(count):
             last = genome.incoming[OUTPUT][-1]
             genome = apply(genome, _split(genome, last, self._first(rng, i, count), marks))
-        for _ in range(0 if minimal else count // 3):
+        for _ in range(count // 3):
             edit = _propose_edge(self, genome, rng, marks)
             genome = apply(genome, edit) if edit else genome
         return genome

@@ -364,8 +364,8 @@ def test_first_genomes_never_have_more_layers_than_are_allowed() -> None:
     assert {len(encoding.random(random.Random(seed), MarkBook()).layers) for seed in range(20)} == {4}
 
 
-def test_minimal_first_genomes_have_one_layer() -> None:
-    encoding = DagEncoding(DagSettings(initial="minimal"), (1, 8, 8), 3)
+def test_first_genomes_of_one_layer() -> None:
+    encoding = DagEncoding(DagSettings(initial_layers=(1, 1)), (1, 8, 8), 3)
     for seed in range(20):
         genome = encoding.random(random.Random(seed), MarkBook())
         assert len(genome.layers) == 3 and genome.layers[2].op in ("conv", "separable")
@@ -437,7 +437,6 @@ def test_summary_is_one_line() -> None:
         ({"strides": [3]}, ("strides", 0), "Input should be 1 or 2"),
         ({"rates": [float("nan")]}, ("rates", 0), "finite number"),
         ({"layers": [5, 2]}, ("layers",), "write the smaller number first"),
-        ({"initial": "zoo"}, ("initial",), "Input should be 'random' or 'minimal'"),
         ({"mutations": {"add_layr": 1}}, ("mutations", "add_layr"), "Extra inputs are not permitted"),
         ({"mutations": {"add_layer": -1}}, ("mutations", "add_layer"), "greater than or equal to 0"),
         ({"mutations": dict.fromkeys(MutationWeights.model_fields, 0)}, ("mutations",), "every mutation has weight 0"),

@@ -93,7 +93,8 @@ store: {keep_weights: al}
         ("task: digits\nobjectives: [error]\n", "recipe:1: task: 'digits' is not allowed: must be a section"),
         (GOOD + "pool: {kind: 3}\n", "recipe:3: pool.kind: 3 is not known; known: serial, processes"),
         (GOOD + "strategy: {kind: nsga}", "recipe:3: strategy.kind: 'nsga' is not known; did you mean 'nsga2'?"),
-        (GOOD + "strategy: {kind: 'a.b:'}", "recipe:3: strategy.kind: 'a.b:' is not allowed: must be"),
+        (GOOD + "pool: {kind: 'a.b:'}", "recipe:3: pool.kind: 'a.b:' is not allowed: must be `package.module:object`"),
+        (GOOD + "strategy: {kind: 'a.b:c'}", "recipe:3: strategy.kind: 'a.b:c' is not known; known: nsga2, random"),
         (TASK.format("kind: csv"), "recipe:1: task.file: missing: the table, UTF-8."),
         (TASK.format("kind: digits, validation: 1.5"), "recipe:1: task.validation: 1.5 is not allowed: give"),
         (GOALS + "[]", "recipe:2: objectives: [] is not allowed: must be a list of at least 1"),
@@ -113,7 +114,7 @@ store: {keep_weights: al}
         ("a: [1\n", "recipe:2:1: not valid YAML: while parsing a flow sequence, expected ',' or ']'"),
         ("- a\n- b\n", "recipe:1: a list is not allowed: a recipe is lines of key: value"),
         ("# nothing\n", "recipe: empty: write a recipe, or let evonas init write one"),
-        (GOOD + "encoding: {start: [a, b]}\nstrategy: {kind: random, population: 1}", "recipe:3: encoding.start: 2 g"),
+        (GOOD + "encoding: {initial: [a, b]}\nstrategy: {kind: random, population: 1}", "recipe:3: encoding.initial:"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_line_place_value_and_cure(text: str, line: str) -> None:
@@ -269,16 +270,16 @@ def test_a_wrong_override_is_told_like_a_wrong_line(key: str, value: str, line: 
 def test_paths_in_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text("def measure(network, data): return 0.0\n")
     (tmp_path / "r.yaml").write_text(
-        "task: {kind: csv, file: table.csv}\nencoding: {start: [lenet-5, g.json]}\n"
+        "task: {kind: csv, file: table.csv}\nencoding: {initial: [lenet-5, g.json]}\n"
         "objectives: [error, {name: mine, function: 'mine.py:measure'}]\n"
-        "strategy: {kind: 'mine.py:Search', settings: {population: 3}}\n"
+        "pool: {kind: 'mine.py:Cluster', settings: {nodes: 3}}\n"
     )
     monkeypatch.chdir("/")
     read = recipe.read(tmp_path / "r.yaml")
     assert read.task.file == tmp_path / "table.csv"
     assert read.objectives[1].function == f"{tmp_path / 'mine.py'}:measure"
-    assert read.encoding.start == ("lenet-5", str(tmp_path / "g.json"))
-    assert read.strategy == Imported(kind=f"{tmp_path / 'mine.py'}:Search", settings={"population": 3})
+    assert read.encoding.initial == ("lenet-5", str(tmp_path / "g.json"))
+    assert read.pool == Imported(kind=f"{tmp_path / 'mine.py'}:Cluster", settings={"nodes": 3})
 
 
 # ------------------------------------------------------------------------------------------------ writing, comparing

@@ -122,13 +122,13 @@ def test_a_name_that_is_taken_gets_a_number(run: Run) -> None:
 def test_founders_from_the_zoo_lead_the_first_generation(tmp_path: Path) -> None:
     recipe = {
         **RECIPE,
-        "encoding": {"start": ["mobilenet-small", "lenet-5"]},
+        "encoding": {"initial": ["mobilenet-small", "lenet-5"]},
         "objectives": ["params", "flops"],
         "estimator": {"kind": "lookup"},
     }
     run = evonas.start(recipe, runs=tmp_path)
     assert run.genome(0).key != run.genome(1).key
     assert [word in run.encoding.summary(run.genome(0)) for word in ("separable", "dense")] == [True, False]
-    tight = {**recipe, "encoding": {"start": ["resnet-20"], "bounds": {"params": "10k"}}}
-    with pytest.raises(RecipeError, match=r"encoding.start: 'resnet-20' breaks a bound: params \d+ > 10000"):
+    tight = {**recipe, "encoding": {"initial": "resnet-20", "bounds": {"params": "10k"}}}
+    with pytest.raises(RecipeError, match=r"encoding.initial: 'resnet-20' breaks a bound: params \d+ > 10000"):
         evonas.start(tight, name="tight", runs=tmp_path)
