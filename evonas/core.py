@@ -230,10 +230,12 @@ class Edit:
 
 @runtime_checkable
 class Genome(Protocol):
-    """A frozen set of genes in one encoding; equal `key` means equal content, in any process."""
+    """A frozen set of genes in one encoding: `text` is its canonical JSON, `key` a hash of it, equal in any process."""
 
     @property
     def key(self) -> str: ...
+    @property
+    def text(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,11 +320,14 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One estimate to compute, as plain data that can travel to any process or machine."""
+    """One estimate to compute, as plain data that can travel to any process or machine.
+
+    `born` is the genome itself, for estimators in the driver's own process; it never travels."""
 
     id: int
     seed: int
     genome: Json
+    born: Genome | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> Json:
         return {"id": self.id, "seed": self.seed, "genome": self.genome}

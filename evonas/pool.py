@@ -340,17 +340,6 @@ class Processes:
 # ----------------------------------------------------------------------------------------------------- how they start
 
 
-PRELOAD = [
-    "evonas.estimate.worker",
-    "evonas.estimate.train",
-    "evonas.estimate.lookup",
-    "torch._dynamo",  # every optimiser imports it at its first step, 1.5 s
-    "torch.utils.flop_counter",
-    "psutil",
-]
-"""What the server that workers are forked from imports once."""
-
-
 def _context() -> tuple[Any, bool]:
     """How processes start here, and whether they are forked from a server that has torch loaded."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -358,7 +347,7 @@ def _context() -> tuple[Any, bool]:
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context.set_forkserver_preload(["evonas.estimate.preload"])
     with _environment():
         forkserver.ensure_running()
     return context, True

@@ -75,7 +75,7 @@ class _Search:
         store, began = self.run.store, time.monotonic()
         born, asked = self.strategy.ask(state)
         with self.stop.held():
-            store.lay(born, self.run.encoding.to_json)
+            store.lay(born)
         known = store.estimates([individual.id for individual in born])
         self.watch.batch(asked, known.values(), len(born))
         arriving = _Timed(self.workers.run([self.job(one) for one in born if one.id not in known]))
@@ -95,7 +95,7 @@ class _Search:
     def job(self, individual: Individual) -> Job:
         """The estimate of one individual as plain data; its seed is named by the run's seed and the individual's id."""
         genome = self.run.encoding.to_json(individual.genome)
-        return Job(individual.id, seed_of(self.run.recipe.seed, "estimate", individual.id), genome)
+        return Job(individual.id, seed_of(self.run.recipe.seed, "estimate", individual.id), genome, individual.genome)
 
     def collect(self, state: State) -> None:
         """Deletes the weights of the dead; population, front and tested networks keep theirs."""

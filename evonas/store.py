@@ -41,10 +41,11 @@ from evonas.core import (
     StorageError,
     dumps,
     loads,
+    valid_name,
 )
 from evonas.marks import Marks
 
-__all__ = ["FORMAT", "Store", "StoreWarning", "state_from_json", "state_to_json", "valid_name"]
+__all__ = ["FORMAT", "Store", "StoreWarning", "state_from_json", "state_to_json"]
 
 FORMAT, SINCE = 1, "0.1.0"
 """The format of the run folder, and the first version of evonas that reads it."""
@@ -92,8 +93,6 @@ _COUNTED = ("genomes", "individuals", "estimates", "generations", "species", "fr
 """Tables that the ledger counts. Not the states: a damaged one gives way to an older one instead of ending the run."""
 
 _SHA = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _TIP = re.compile(r"(\d{20}) ([0-9a-f]{32})\n")
 _SUM = 1 << 128
 _REFUSED = {
@@ -109,16 +108,6 @@ _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=Fa
 
 class StoreWarning(UserWarning):
     """Damage that was noticed and worked around; nothing that was read is wrong."""
-
-
-def valid_name(name: str) -> str:
-    """The name of a run, if it can be a folder on every system; else RecipeError."""
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith(".") or _DEVICE.fullmatch(name):
-        raise RecipeError(
-            f"run name {name[:80]!r} is not allowed: 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter "
-            "or digit, without '..' and no device name such as 'con'"
-        )
-    return name
 
 
 # ------------------------------------------------------------------------------------------------ states as JSON
@@ -366,10 +355,8 @@ class Store:
 
     # writing ------------------------------------------------------------------------------------------------
 
-    def lay(self, individuals: Sequence[Individual], encode: Callable[[Any], Json]) -> None:
-        """Births, before they are estimated. Those laid already are ignored; another with the same id is DataError.
-
-        `encode` turns a genome into JSON; it is called once for every genome key that is new to the run."""
+    def lay(self, individuals: Sequence[Individual]) -> None:
+        """Births, before they are estimated. Those laid already are ignored; another with the same id is DataError."""
         rows = {individual.id: _birth_row(individual) for individual in individuals}
         with self._snapshot():
             known = self._find("individuals", rows)
@@ -385,7 +372,7 @@ class Store:
         if len(known) == len(rows):
             return
         with self._transaction() as ledger:
-            self._insert(ledger, "genomes", [(key, _json(encode(genomes[key]))) for key in missing])
+            self._insert(ledger, "genomes", [(key, genomes[key].text) for key in missing])
             self._insert(ledger, "individuals", [row for id, row in rows.items() if id not in known])
 
     def commit(self, outcomes: Sequence[Outcome]) -> dict[int, Estimate]:

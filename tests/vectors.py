@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from evonas.core import Edit, Estimate, Individual, Objective
+from evonas.core import Edit, Estimate, Individual, Objective, dumps
 from evonas.marks import MarkBook
 from evonas.species import SpeciationSettings
 from evonas.strategy.problem import Problem
@@ -21,6 +21,10 @@ class Vector:
     @property
     def key(self) -> str:
         return ",".join(map(repr, self.genes))
+
+    @property
+    def text(self) -> str:
+        return dumps(list(self.genes))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class LookupEstimator:
         """The outcome of one job; what a user's function raises becomes a failed estimate."""
         began = time.monotonic()
         try:
-            genome = self._encoding.from_json(job.genome)
+            genome = job.born or self._encoding.from_json(job.genome)
             plan = self._encoding.decode(genome)
             values = objective.cheap_values(plan, self._objectives)
             if self._known is not None:

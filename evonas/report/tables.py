@@ -175,9 +175,7 @@ def find(objectives: Sequence[Objective], name: str) -> Objective:
     for objective in objectives:
         if objective.name == name:
             return objective
-    raise RecipeError(
-        f"objective {name!r} is not one of this run's; {nearest(name, [o.name for o in objectives])}"
-    )
+    raise RecipeError(f"objective {name!r} is not one of this run's; {nearest(name, [o.name for o in objectives])}")
 
 
 def ordered(rows: Iterable[Row], objective: Objective) -> list[Row]:

@@ -153,12 +153,12 @@ class _Nursery:
 
     def _accept(self, child: Creature, parent: Creature) -> Creature:
         """The child, or further mutations of it and of its parent, until one is new and passes the screen."""
-        accepted: Creature = self.box.clone(parent)
-        base = child if self.problem.screen(child.genome) else accepted
+        accepted: Creature | None = None
         for attempt in range(ATTEMPTS):
             if self.problem.screen(child.genome):
                 accepted = child
                 if child.genome.key not in self.seen:
                     break
-            child = self.box.mutate(base if attempt % 2 else self.box.clone(parent))[0]
-        return accepted
+            base = accepted if accepted and attempt % 2 else self.box.clone(parent)
+            child = self.box.mutate(base)[0]
+        return accepted or self.box.clone(parent)

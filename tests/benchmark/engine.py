@@ -32,11 +32,11 @@ class Clock:
         whole = getattr(owner, name)
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 return whole(*arguments, **named)
             finally:
-                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - began
 
         setattr(owner, name, timed)
 
@@ -49,9 +49,9 @@ def main(population: int = 1000, generations: int = 12) -> None:
     estimate = Serial.run
 
     def drained(self: Serial, jobs: Any) -> Any:
-        began = time.perf_counter()
+        began = time.process_time()
         batches = list(estimate(self, jobs))
-        clock.seconds["estimate"] = clock.seconds.get("estimate", 0.0) + time.perf_counter() - began
+        clock.seconds["estimate"] = clock.seconds.get("estimate", 0.0) + time.process_time() - began
         yield from batches
 
     Serial.run = drained  # type: ignore[method-assign]
@@ -69,7 +69,7 @@ def main(population: int = 1000, generations: int = 12) -> None:
 
     def observer(progress: Any) -> None:
         if progress.kind in ("start", "generation"):
-            moments.append(time.perf_counter())
+            moments.append(time.process_time())
             memory.append(psutil.Process(os.getpid()).memory_info().rss / 1e6)
 
     with tempfile.TemporaryDirectory() as folder, evonas.start(recipe, runs=Path(folder), observer=observer) as run:
@@ -77,7 +77,9 @@ def main(population: int = 1000, generations: int = 12) -> None:
     seconds = moments[-1] - moments[0]
     born = population * generations
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"{born / seconds:.0f} individuals/s in all ({born} in {seconds:.1f} s; up to {max(layers)} layers on the front)")
+    print(
+        f"{born / seconds:.0f} individuals/s in all ({born} in {seconds:.1f} s; up to {max(layers)} layers on the front)"
+    )
     for name, spent in clock.seconds.items():
         print(f"  {name:18} {1e6 * spent / born:7.0f} us per individual")
     print("memory after each generation, MB: " + " ".join(f"{value:.0f}" for value in memory))

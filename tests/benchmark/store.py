@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evonas.core import Edit, Estimate, Individual, Outcome, Species, State
+from evonas.core import Edit, Estimate, Individual, Outcome, Species, State, dumps
 from evonas.marks import Marks
 from evonas.store import Store
 
@@ -34,9 +34,10 @@ class Stub:
     def key(self) -> str:
         return f"{self.number:032x}"
 
-    def to_json(self) -> Any:
+    @property
+    def text(self) -> str:
         gene = {"mark": self.number, "op": "conv", "kernel": 3, "channels": 16, "stride": 1}
-        return {"number": self.number, "genes": [gene] * self.genes}
+        return dumps({"number": self.number, "genes": [gene] * self.genes})
 
     @staticmethod
     def from_json(data: Any) -> Stub:
@@ -118,11 +119,11 @@ def main(individuals: int, genes: int) -> None:
         with Store.create(folder, {"name": "run"}, {}) as store:
             with timed(f"births and estimates, batches of {BATCH}", len(batches) * BATCH):
                 for born, outcomes, state in batches:
-                    store.lay(born, Stub.to_json)
+                    store.lay(born)
                     store.commit(outcomes)
                     store.commit_generation(state, {"hypervolume": 0.5})
             born, outcomes, _ = batch(len(batches), genes, SINGLES)
-            store.lay(born, Stub.to_json)
+            store.lay(born)
             alone = latency(store, outcomes[:250])
             with readers(folder, 10):
                 watched = latency(store, outcomes[250:])

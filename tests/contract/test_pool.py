@@ -43,9 +43,7 @@ def bits(workers: Pool, todo: list[Job]) -> dict[int, Any]:
     """Everything about the outcomes that must not depend on where they were computed."""
     arrived = [outcome for batch in workers.run(todo) for outcome in batch]
     assert sorted(outcome.estimate.id for outcome in arrived) == sorted(job.id for job in todo)
-    return {
-        outcome.estimate.id: (replace(outcome.estimate, cost={}).to_json(), outcome.weights) for outcome in arrived
-    }
+    return {outcome.estimate.id: (replace(outcome.estimate, cost={}).to_json(), outcome.weights) for outcome in arrived}
 
 
 @pytest.fixture(scope="module")

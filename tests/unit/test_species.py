@@ -15,7 +15,9 @@ def distance(a: Vector, b: Vector) -> float:
     return abs(a.genes[0] - b.genes[0])
 
 
-def divide(population: list[Individual], previous: tuple[Species, ...] = (), generation: int = 1) -> tuple[Species, ...]:
+def divide(
+    population: list[Individual], previous: tuple[Species, ...] = (), generation: int = 1
+) -> tuple[Species, ...]:
     losses = {one.id: one.genome.genes[0] for one in population}  # type: ignore[attr-defined]
     following = max((one.id + 1 for one in previous), default=1)
     return speciate(population, previous, distance, 0.3, generation, losses, following)

@@ -219,7 +219,7 @@ def test_weights_are_durable_before_the_row_that_names_them(folder: Path, monkey
         return names[file]
 
     with Store.create(folder, RECIPE, ABOUT) as store:
-        store.lay(ask(begin()), Toy.to_json)
+        store.lay(ask(begin()))
         store._db.set_trace_callback(
             lambda sql: steps.append(sql.split()[0]) if sql.startswith(("INSERT", "COMMIT")) else None
         )
@@ -294,7 +294,7 @@ def test_a_full_disk_in_the_middle_of_a_run_leaves_the_store_usable(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Store.create(folder, RECIPE, ABOUT) as store:
-        store.lay(ask(begin()), Toy.to_json)
+        store.lay(ask(begin()))
 
         def full(*_: Any) -> int:
             raise OSError(28, "No space left on device")

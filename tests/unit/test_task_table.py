@@ -410,10 +410,10 @@ def test_wrong_arguments_and_places_of_a_function(tmp_path: Path) -> None:
 
 def test_a_function_leaves_the_global_random_streams_alone(tmp_path: Path) -> None:
     body = "return np.random.normal(size=(n, 2)), np.random.permutation(np.arange(n) % 2)"
-    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    before = np.random.get_state()[1].tolist()
     first, again = (function(tmp_path, body).load(0).x_train for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before
 
 
 # ----------------------------------------------------------------------------------------------------- the table

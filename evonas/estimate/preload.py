@@ -1,0 +1,21 @@
+"""What the server that worker processes are forked from imports and builds once, so that a worker starts in some
+milliseconds: torch with what it loads late, the estimators, and the checked settings."""
+
+from __future__ import annotations
+
+import psutil  # noqa: F401
+import torch._dynamo  # every optimiser imports it at its first step, which takes 1.5 s
+import torch.utils.flop_counter  # noqa: F401
+
+from evonas import encoding, estimate, task
+from evonas.estimate import lookup, train, worker  # noqa: F401
+from evonas.objective import ObjectiveSettings
+
+for settings in (
+    *encoding.TABLE.values(),
+    *estimate.TABLE.values(),
+    *task.TABLE.values(),
+    estimate.FinalSettings,
+    ObjectiveSettings,
+):
+    settings.model_rebuild()
