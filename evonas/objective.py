@@ -10,19 +10,15 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
 
+from evonas import imported
 from evonas.core import Genome, Objective, Quantity, RecipeError, Settings, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor, nn
 
     from evonas.core import Encoding
@@ -36,10 +32,8 @@ __all__ = [
     "Trial",
     "cheap_values",
     "check",
-    "check_function",
     "described",
     "is_cheap",
-    "load_object",
     "measure",
     "parse",
     "resolve",
@@ -153,7 +147,7 @@ def _metric(trial: Trial, settings: ObjectiveSettings) -> Reading:
 
 
 def _function(trial: Trial, settings: ObjectiveSettings) -> Reading:
-    return Reading(_number(load_object(str(settings.function))(trial.network, trial.data), settings))
+    return Reading(_number(imported.load(str(settings.function))(trial.network, trial.data), settings))
 
 
 TABLE: dict[str, Entry] = {
@@ -327,21 +321,11 @@ def _refuse_missing(settings: ObjectiveSettings) -> None:
     if settings.metric and importlib.util.find_spec("torchmetrics") is None:
         raise _missing_metrics(settings)
     if settings.function:
-        check_function(settings.function, f"objective {settings.name!r}")
+        imported.check(settings.function, f"objective {settings.name!r}: ")
 
 
 def _missing_metrics(settings: ObjectiveSettings) -> RecipeError:
     return RecipeError(f"objective {settings.name!r} needs torchmetrics: pip install 'evonas[metrics]'")
-
-
-def check_function(path: str, who: str) -> None:
-    """Raises RecipeError where the file or the package that an import path names is not there; imports nothing."""
-    module, _, _ = path.rpartition(":")
-    if module.endswith(".py"):
-        if not Path(module).expanduser().is_file():
-            raise RecipeError(f"{who}: no file {module!r} in {Path.cwd()}: correct the path in {path!r}")
-    elif importlib.util.find_spec(module.partition(".")[0]) is None:
-        raise RecipeError(f"{who}: no module {module.partition('.')[0]!r}: install it or correct {path!r}")
 
 
 def check(objectives: Listed, kind: str) -> None:
@@ -366,7 +350,7 @@ def cheap_values(plan: Plan, objectives: Listed) -> dict[str, float]:
 
 def _of_plan(plan: Plan, settings: ObjectiveSettings) -> float:
     if settings.kind == "function":
-        return _number(load_object(str(settings.function))(plan), settings)
+        return _number(imported.load(str(settings.function))(plan), settings)
     of_plan = TABLE[settings.kind].of_plan
     assert of_plan is not None
     return of_plan(plan)
@@ -426,44 +410,6 @@ def _parameters(callable_: Any) -> frozenset[str]:
 
     makers = [callable_.__init__] + ([callable_.__new__] if callable_.__new__ is not object.__new__ else [])
     return frozenset(name for maker in makers for name in inspect.signature(maker).parameters)
-
-
-@lru_cache(maxsize=64)
-def load_object(path: str) -> Any:
-    """What `package.module:object` or `file.py:object` names. Raises RecipeError when there is none such."""
-    where, _, name = path.rpartition(":")
-    try:
-        module = _module_of_file(Path(where).expanduser()) if where.endswith(".py") else importlib.import_module(where)
-        found: Any = module
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, OSError, SyntaxError) as error:
-        raise RecipeError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
-    except AttributeError:
-        public = [key for key in vars(module) if not key.startswith("_")]
-        raise RecipeError(f"{where!r} has no {name!r}; {nearest(name, public or ['nothing'])}") from None
-    if not callable(found):
-        raise RecipeError(f"{path!r} is a {type(found).__name__}: name a function")
-    return found
-
-
-def _module_of_file(path: Path) -> Any:
-    """The file as a module; its folder is importable meanwhile, as for a script."""
-    spec = importlib.util.spec_from_file_location(f"evonas_user_{path.stem}", path.resolve())
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with _importable(path.resolve().parent):
-        spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 # ---------------------------------------------------------------------------------------------------------- at birth

@@ -18,15 +18,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
-from evonas import estimate
+from evonas import estimate, imported
 from evonas.core import Estimate, Estimator, EvonasError, Job, Outcome, Pool, Settings, dumps
 from evonas.estimate import worker
-from evonas.objective import load_object
-from evonas.validation import Imported
+from evonas.imported import Imported
 
 # ---------------------------------------------------------------------------------------------------------- settings
 
@@ -58,7 +57,7 @@ def build(settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: b
     if isinstance(settings, ProcessesSettings):
         return Processes(settings, recipe, scratch, final)
     if isinstance(settings, Imported):
-        made: Pool = load_object(settings.kind)(settings, recipe, scratch, final)
+        made: Pool = imported.load(settings.kind)(settings, recipe, scratch, final)
         return made
     return Serial(estimate.build(recipe, None, final))
 
@@ -241,8 +240,7 @@ class Processes:
         """Waits until a worker has something to say or a limit may be passed, and takes what there is."""
         outcomes = []
         for pipe in wait(list(self._busy), self._patience()):
-            assert isinstance(pipe, Connection)
-            outcomes += self._heard(self._busy[pipe], waiting)
+            outcomes += self._heard(self._busy[cast(Connection, pipe)], waiting)
         return outcomes
 
     def _heard(self, chosen: _Worker, waiting: deque[_Attempt]) -> list[Outcome]:

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from evonas import encoding, estimate, objective, pool, strategy, task, yaml
+from evonas import encoding, estimate, imported, objective, pool, strategy, task, yaml
 from evonas.core import Json, RecipeError, Settings, nearest, valid_name
 from evonas.estimate import FinalSettings
+from evonas.imported import Imported
 from evonas.objective import ObjectiveSettings
 from evonas.validation import Mistake, Place, Section, descriptions, mistakes, models, section_of, show, spelled
 
@@ -67,11 +68,11 @@ def objective_names() -> list[str]:
     return [name for name in objective.TABLE if name not in ("metric", "function")]
 
 
-_Task = Annotated[Any, Section(task.TABLE, imports=True)]
-_Encoding = Annotated[Any, Section(encoding.TABLE, "dag")]
-_Strategy = Annotated[Any, Section(strategy.TABLE, "nsga2")]
-_Estimator = Annotated[Any, Section(estimate.TABLE, "train", imports=True)]
-_Pool = Annotated[Any, Section(pool.TABLE, "processes", imports=True)]
+_Task = Annotated[Any, Section(task.TABLE, imports=Imported)]
+_Encoding = Annotated[Any, Section(encoding.TABLE, "dag", imports=encoding.ImportedEncoding)]
+_Strategy = Annotated[Any, Section(strategy.TABLE, "nsga2", imports=strategy.ImportedStrategy)]
+_Estimator = Annotated[Any, Section(estimate.TABLE, "train", imports=Imported)]
+_Pool = Annotated[Any, Section(pool.TABLE, "processes", imports=Imported)]
 
 
 class Recipe(Settings):
@@ -317,13 +318,13 @@ def _located(recipe: Recipe, folder: Path | None) -> Recipe:
         return recipe
     named = [_function_in(one, "function", folder) for one in recipe.objectives]
     changes: dict[str, Any] = {"objectives": tuple(named)}
-    for room in ("task", "estimator", "pool"):
+    for room in _ROOMS:
         settings = task.located(recipe.task, folder) if room == "task" else getattr(recipe, room)
         changes[room] = _function_in(_function_in(settings, "kind", folder), "function", folder)
     initial = getattr(recipe.encoding, "initial", ())
     if any(one.endswith(".json") for one in initial):
         found = tuple(str(folder / Path(one).expanduser()) if one.endswith(".json") else one for one in initial)
-        changes["encoding"] = recipe.encoding.model_copy(update={"initial": found})
+        changes["encoding"] = changes["encoding"].model_copy(update={"initial": found})
     return recipe.model_copy(update=changes)
 
 
@@ -378,7 +379,21 @@ def _initial_too_many(recipe: Recipe) -> Iterator[Mistake]:
         yield Mistake(("encoding", "initial"), f"{genomes} genomes do not fit a population of {population}: {cure}")
 
 
+def _own_code_absent(room: str) -> Callable[[Recipe], Iterator[Mistake]]:
+    def broken(recipe: Recipe) -> Iterator[Mistake]:
+        settings = getattr(recipe, room)
+        if isinstance(settings, Imported):
+            try:
+                imported.check(settings.kind)
+            except RecipeError as error:
+                yield Mistake((room, "kind"), str(error))
+
+    return broken
+
+
+_ROOMS = ("task", "encoding", "strategy", "estimator", "pool")
 RULES = (
+    *(Rule(frozenset({room}), _own_code_absent(room)) for room in _ROOMS),
     Rule(frozenset({"objectives"}), _names_twice),
     Rule(frozenset({"objectives"}), _objectives_absent),
     Rule(frozenset({"objectives", "estimator"}), _untrained_objectives),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evonas.encoding.plan import Plan
+
+
+WIDE = 50
+"""Ratio of largest to smallest from which an objective counts as spanning orders of magnitude."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,9 @@ class Run:
         return self._rows(None)
 
     def knee(self) -> int | None:
-        """Id of the front member with the best trade-off, None on fronts of fewer than three."""
+        """Id of the front member with the best trade-off, None on fronts of fewer than three.
+
+        Objectives whose values span orders of magnitude, such as sizes, count by their logarithm."""
         ids = self.store.front()
         estimates = self.store.estimates(ids)
         return self._knee([estimates[id] for id in sorted(estimates)])
@@ -213,8 +220,17 @@ class Run:
     def _losses(self, estimates: Sequence[Estimate]) -> list[list[float]]:
         return [[o.loss(estimate.values[o.name]) for o in self.objectives] for estimate in estimates]
 
+    def _scaled(self, estimates: Sequence[Estimate]) -> list[list[float]]:
+        """Losses with objectives that span orders of magnitude, such as sizes, on a logarithmic scale."""
+        columns = []
+        for one in self.objectives:
+            values = [estimate.values[one.name] for estimate in estimates]
+            wide = min(values) > 0 and max(values) >= WIDE * min(values)
+            columns.append([one.loss(math.log(value) if wide else value) for value in values])
+        return [list(row) for row in zip(*columns, strict=True)]
+
     def _knee(self, front: Sequence[Estimate]) -> int | None:
-        at = pareto.knee(self._losses(front)) if front else None
+        at = pareto.knee(self._scaled(front)) if front else None
         return None if at is None else front[at].id
 
     def _front_ids(self) -> str:

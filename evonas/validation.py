@@ -14,11 +14,12 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from evonas.core import Json, Settings, nearest
+from evonas.imported import Imported
 
 Place = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top."""
@@ -26,24 +27,15 @@ Place = tuple[str | int, ...]
 _IMPORT = "package.module:object"
 
 
-class Imported(Settings):
-    """A user's own object in the place of a table entry, with settings that only it can check."""
-
-    kind: str = Field(pattern=r"^[^:\s]\S*:[A-Za-z_][\w.]*$")
-    """Must be `package.module:object`, or `file.py:object` beside the recipe."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Whatever it takes."""
-
-
 @dataclass(frozen=True)
 class Section:
     """Marks a field whose `kind` picks its settings from a room's table; `default` is the kind where none is said.
 
-    With `imports` the kind may also be a user's own object, `package.module:object`."""
+    With `imports` the kind may also be a user's own object, `package.module:object`, with these settings."""
 
     table: Mapping[str, type[Settings]]
     default: str | None = None
-    imports: bool = False
+    imports: type[Imported] | None = None
 
     def kind(self, value: Any) -> str | None:
         """The kind that a section's value asks for, or None where it says none."""
@@ -60,16 +52,16 @@ class Section:
     def model(self, value: Any) -> type[Settings] | None:
         """The settings class for a section's value, or None for an unknown kind."""
         kind = self.kind(value)
-        return Imported if kind == _IMPORT else self.table.get(kind or "")
+        return self.imports if kind == _IMPORT else self.table.get(kind or "")
 
     def models(self) -> list[type[Settings]]:
         """All that a section may hold."""
-        return [*self.table.values(), *([Imported] if self.imports else [])]
+        return [*self.table.values(), *([self.imports] if self.imports else [])]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {kind: handler.generate_schema(model) for kind, model in self.table.items()}
         if self.imports:
-            choices[_IMPORT] = handler.generate_schema(Imported)
+            choices[_IMPORT] = handler.generate_schema(self.imports)
         return core_schema.tagged_union_schema(choices, discriminator=self.kind)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from evonas import imported
 from evonas.core import Encoding, Settings
-from evonas.encoding.dag import DagEncoding, DagSettings
+from evonas.encoding.dag import Bounds, DagEncoding, DagSettings, Initial
+from evonas.imported import Imported
 
-__all__ = ["TABLE", "build"]
+__all__ = ["TABLE", "ImportedEncoding", "build"]
 
 TABLE: dict[str, type[Settings]] = {"dag": DagSettings}
 """Settings of every encoding by its `kind`."""
+
+
+class ImportedEncoding(Imported):
+    """A user's own encoding, called with its settings, the input's shape and the number of outputs."""
+
+    bounds: Bounds = Bounds()
+    """Limits at birth."""
+    initial: Initial = ()
+    """Genomes to begin with: paths of genome files that the encoding reads."""
 
 
 def build(settings: Settings, input_shape: tuple[int, ...], outputs: int) -> Encoding:
     """The encoding for inputs of (channels, height, width) or (features,) and a number of outputs."""
     if isinstance(settings, DagSettings):
         return DagEncoding(settings, input_shape, outputs)
+    if isinstance(settings, ImportedEncoding):
+        made: Encoding = imported.load(settings.kind)(settings.settings, input_shape, outputs)
+        return made
     raise TypeError(f"settings of {type(settings).__name__} name no encoding; known: {', '.join(TABLE)}")

@@ -192,7 +192,7 @@ class DagSettings(Settings):
     bounds: Bounds = Bounds()
     """Limits at birth."""
     initial: Initial = ()
-    """Genomes to begin with: names from the zoo or paths of genome files; the first generation is filled up at random."""
+    """Genomes to begin with, names from the zoo or paths of genome files; random ones fill up the first generation."""
     initial_layers: Span[LayerCount] = (1, 4)
     """Fewest and most layers of a random first genome; never more than `layers` allows."""
     edits: Span[EditCount] = (1, 2)

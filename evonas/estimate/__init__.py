@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from evonas import objective
+from evonas import imported, objective
 from evonas.core import Count, Estimator, EvonasError, RecipeError, Settings, nearest
+from evonas.imported import Imported
 from evonas.objective import Listed
-from evonas.validation import Imported
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -117,8 +117,8 @@ class TrainSettings(Settings):
     clip: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient; larger ones are scaled down. Null means no limit."""
     average: float | None = Field(default=None, gt=0, lt=1)
-    """Decay per step of an exponential moving average of the weights (such as 0.99) that is measured and kept instead
-    of the last weights. Null means none."""
+    """Decay per step of an exponential moving average of the weights (such as 0.95) that is measured and kept instead
+    of the last weights; it gains with a constant rate, not with cosine. Null means none."""
     evaluate_every: int = Field(default=1, ge=0, le=100_000)
     """Epochs between looks at the validation error for the learning curve; 0 means at the end alone."""
     device: Device = "auto"
@@ -163,11 +163,13 @@ class LookupSettings(Settings):
 TABLE: dict[str, type[Settings]] = {"train": TrainSettings, "lookup": LookupSettings}
 
 
-def read(table: Mapping[str, type[Settings]], section: Mapping[str, Any], what: str) -> Any:
-    """The settings that a section of a resolved recipe holds. Raises RecipeError."""
+def read(
+    table: Mapping[str, type[Settings]], section: Mapping[str, Any], what: str, imports: type[Imported] = Imported
+) -> Any:
+    """The settings that a section of a resolved recipe holds, `imports` for a user's own object. Raises RecipeError."""
     kind = str(section.get("kind"))
     if ":" in kind:
-        return Imported.model_validate(dict(section))
+        return imports.model_validate(dict(section))
     if kind not in table:
         raise RecipeError(f"{what} {kind!r} is not known; {nearest(kind, list(table))}")
     try:
@@ -195,7 +197,7 @@ def check(settings: Settings, objectives: Listed, input_shape: tuple[int, ...], 
 
 def _check_lookup(settings: LookupSettings, objectives: Listed) -> None:
     if settings.function is not None:
-        objective.check_function(settings.function, "estimator.function")
+        imported.check(settings.function, "estimator.function: ")
         return
     for one in objective.parse(objectives):
         if not objective.is_cheap(one):
@@ -240,7 +242,16 @@ def capacity(section: Mapping[str, Any]) -> int:
             return torch.cuda.device_count()
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // int(section.get("threads", 1)))
+    return max(1, min(cores, _quota()) // int(section.get("threads", 1)))
+
+
+def _quota() -> int:
+    """Cores that a container may use (cgroup version 2), or a large number where none says."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return 1 << 20
 
 
 def over_time(seconds: float) -> str:
@@ -277,7 +288,7 @@ def build(recipe: Mapping[str, Any], folder: Path | None = None, final: bool = F
     (`package.module:object`) is called with the recipe and the folder. Raises RecipeError, DataError."""
     kind = "train" if final else str(recipe["estimator"].get("kind"))
     if ":" in kind:
-        made: Estimator = objective.load_object(kind)(recipe, folder)
+        made: Estimator = imported.load(kind)(recipe, folder)
         return made
     if kind == "lookup":
         from evonas.estimate.lookup import LookupEstimator

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from evonas import encoding, estimate, objective, task
+from evonas import encoding, estimate, imported, objective, task
 from evonas.core import Estimate, Job, Outcome
 from evonas.estimate import LookupSettings
 
@@ -20,8 +20,8 @@ class LookupEstimator:
         self._objectives = objective.parse(recipe["objectives"])
         estimate.check(settings, self._objectives, shape.input, shape.kind)
         self._described = [objective.described(one) for one in self._objectives]
-        self._known = objective.load_object(settings.function) if settings.function else None
-        space = estimate.read(encoding.TABLE, recipe["encoding"], "encoding")
+        self._known = imported.load(settings.function) if settings.function else None
+        space = estimate.read(encoding.TABLE, recipe["encoding"], "encoding", encoding.ImportedEncoding)
         self._encoding = encoding.build(space, shape.input, shape.outputs)
 
     def estimate(self, job: Job) -> Outcome:

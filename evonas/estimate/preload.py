@@ -3,6 +3,8 @@ milliseconds: torch with what it loads late, the estimators, and the checked set
 
 from __future__ import annotations
 
+import gc
+
 import psutil  # noqa: F401
 import torch._dynamo  # every optimiser imports it at its first step, which takes 1.5 s
 import torch.utils.flop_counter  # noqa: F401
@@ -19,3 +21,4 @@ for settings in (
     ObjectiveSettings,
 ):
     settings.model_rebuild()
+gc.freeze()  # a collection in a worker would copy every page that it shares with the server

@@ -414,7 +414,8 @@ class _Loop:
         with self._mode.autocast():
             outputs = self._network(x)
         loss = self._loss(outputs.float(), y)
-        self._optimiser.zero_grad(set_to_none=True)
+        for parameter in self._parameters:  # zero_grad does the same in 30 us
+            parameter.grad = None
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._settings.clip is not None:
             self._scaler.unscale_(self._optimiser)
@@ -481,9 +482,12 @@ class TrainEstimator:
         data = staged(folder) if folder is not None else prepare(recipe, final)
         estimate.check(self._settings, self._objectives, data.shape.input, data.shape.kind)
         self.device = pick_device(self._settings.device)
+        _precision(self._settings.precision, self.device, flops=0)  # a wrong one shows here, not in every estimate
         self._rows = Rows.on(self.device, data)
         self._encoding = encoding.build(
-            estimate.read(encoding.TABLE, recipe["encoding"], "encoding"), data.shape.input, data.shape.outputs
+            estimate.read(encoding.TABLE, recipe["encoding"], "encoding", encoding.ImportedEncoding),
+            data.shape.input,
+            data.shape.outputs,
         )
 
     def estimate(self, job: Job, watch: Watch | None = None) -> Outcome:

@@ -302,7 +302,7 @@ def runs(found: Sequence[Run]) -> Table:
 
 def _run(run: Run) -> tuple[Json, ...]:
     history = run.generations()
-    last = history[-1] if history else {"evaluations": 0, "best": {}}
+    last: Mapping[str, Any] = history[-1] if history else {"evaluations": 0, "best": {}}
     recipe = run.recipe
     return (
         run.name, run.status, len(history), recipe.strategy.generations, last["evaluations"], recipe.task.kind,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from evonas import imported
 from evonas.core import Settings, Strategy, nearest
+from evonas.imported import Imported
 from evonas.species import SpeciationSettings
 
 DEAP_SELECTION: dict[str, tuple[str, ...]] = {
@@ -97,9 +99,18 @@ class RandomSettings(Settings):
     """Division of each batch into species; null switches it off."""
 
 
-TABLE: dict[str, type[Settings]] = {"nsga2": Nsga2Settings, "random": RandomSettings}
+class ImportedStrategy(Imported):
+    """A user's own strategy, called with the problem and these settings; it has the faces `ask` and `tell`."""
 
-StrategySettings = Annotated[Nsga2Settings | RandomSettings, Field(discriminator="kind")]
+    population: int = Field(default=20, ge=1, le=1_000_000)
+    """Individuals of a generation, for what it asks of that."""
+    generations: int = Field(default=10, ge=1, le=10_000_000)
+    """Generations in all: how often it is asked and told."""
+    speciation: SpeciationSettings | None = Field(default_factory=SpeciationSettings)
+    """Division of the population into species; null switches it off."""
+
+
+TABLE: dict[str, type[Settings]] = {"nsga2": Nsga2Settings, "random": RandomSettings}
 
 
 def build(settings: Any, problem: Any) -> Strategy:
@@ -112,4 +123,7 @@ def build(settings: Any, problem: Any) -> Strategy:
         from evonas.strategy.random import RandomSearch
 
         return RandomSearch(problem, settings)
+    if isinstance(settings, ImportedStrategy):
+        made: Strategy = imported.load(settings.kind)(problem, settings)
+        return made
     raise TypeError(f"no strategy for {type(settings).__name__}")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from evonas import imported
 from evonas.core import Count, EvonasError, Quantity, RecipeError, Settings, nearest
-from evonas.objective import load_object
 
 if TYPE_CHECKING:
     from evonas.task.data import Data as Data
@@ -251,7 +251,7 @@ def _imported(kind: str, settings: Mapping[str, Any]) -> Task:
     if ":" not in kind:
         raise RecipeError(f"task kind {kind!r} is not known; {nearest(kind, list(TABLE))}")
     try:
-        task = load_object(kind)(**settings)
+        task = imported.load(kind)(**settings)
     except EvonasError:
         raise
     except Exception as error:  # whatever the user's code raises

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from evonas import imported
 from evonas.core import DataError, EvonasError, RecipeError, lend_global_streams, nearest
-from evonas.objective import load_object
 from evonas.task.data import (
     Array,
     Form,
@@ -365,7 +365,7 @@ def _called(settings: FunctionSettings) -> Any:
     """What the function returns; the global random streams are fixed meanwhile, so that every process gets the same."""
     try:
         with lend_global_streams(0, "task function"):
-            return load_object(settings.function)(**settings.arguments)
+            return imported.load(settings.function)(**settings.arguments)
     except EvonasError:
         raise
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""Individuals per second through ask, store and tell on a free estimator, and memory over the generations.
+"""Individuals per CPU second through ask, store and tell on a free estimator, and memory over the generations.
 
     python tests/benchmark/engine.py [population] [generations]
 
@@ -77,9 +77,8 @@ def main(population: int = 1000, generations: int = 12) -> None:
     seconds = moments[-1] - moments[0]
     born = population * generations
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(
-        f"{born / seconds:.0f} individuals/s in all ({born} in {seconds:.1f} s; up to {max(layers)} layers on the front)"
-    )
+    print(f"{born / seconds:.0f} individuals per CPU second ({born} in {seconds:.1f} s)")
+    print(f"networks on the front have up to {max(layers) - 2} layers")
     for name, spent in clock.seconds.items():
         print(f"  {name:18} {1e6 * spent / born:7.0f} us per individual")
     print("memory after each generation, MB: " + " ".join(f"{value:.0f}" for value in memory))

@@ -29,18 +29,21 @@ from evonas.phenotype import network
 from evonas.task.data import Data, TaskShape
 
 CPU = torch.device("cpu")
-BATCH, COUNT = 128, 2560
+BATCH, COUNT = 128, 1280
 
 
 def synthetic(shape: tuple[int, ...]) -> Data:
-    """Random images, as the estimator takes them (n, h, w, c)."""
+    """Random images (n, h, w, c) or features (n, f), as the estimator takes them."""
     draws = np.random.default_rng(0)
-    x = draws.integers(0, 256, (COUNT, *shape[1:], shape[0]), dtype=np.uint8)
-    y = draws.integers(0, 10, COUNT)
+    count = COUNT * (10 if len(shape) == 1 else 1)
+    x = draws.integers(0, 256, (count, *shape[1:], shape[0]), dtype=np.uint8)
+    if len(shape) == 1:
+        x = x.astype(np.float32)
+    y = draws.integers(0, 10, count)
     zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
     mean, std = np.full(shape[0], 127, np.float32), np.full(shape[0], 70, np.float32)
     known = TaskShape(shape, 10, "classification", tuple(map(str, range(10))))
-    return Data(x, y, x[:BATCH], y[:BATCH], mean, std, zero, one, known)
+    return Data(x, y, x[:8], y[:8], mean, std, zero, one, known)
 
 
 def plans(shape: tuple[int, ...], count: int) -> list[Plan]:
@@ -54,7 +57,7 @@ def plans(shape: tuple[int, ...], count: int) -> list[Plan]:
             changed = space.mutate(genome, rng, book)
             genome = changed[0] if changed else genome
         plan = space.decode(genome)
-        if 2e5 < plan.flops < 1e7:
+        if plan.flops < 5e6:
             found.append(plan)
     return found
 
@@ -87,7 +90,7 @@ def throughput(rounds: int) -> None:
     settings = TrainSettings(epochs=1, batch_size=BATCH, evaluate_every=0, optimizer=Optimizer(lr=0.01))
     mode = Mode(CPU, None, True)
     print(f"{'network':28} {'plain':>12} {'evonas':>12}   ratio")
-    for shape in ((1, 28, 28), (3, 32, 32)):
+    for shape in ((64,), (1, 28, 28), (3, 32, 32)):
         rows = Rows.on(CPU, synthetic(shape))
         x, y = rows.inputs(rows.x_train), rows.y_train
         for plan in plans(shape, 4):
@@ -97,8 +100,8 @@ def throughput(rounds: int) -> None:
                 lambda net=nets[0], x=x, y=y: plain(net, x, y),  # type: ignore[misc]
                 lambda net=nets[1], rows=rows: train(net, rows, settings, mode, 1, Limits(3600, None)),  # type: ignore[misc]
             )
-            rates = [COUNT / seconds for seconds in times]
-            name = f"{shape[0]}x{shape[1]} {plan.params:,}p {plan.flops / 1e6:.1f}MF"
+            rates = [len(x) / seconds for seconds in times]
+            name = f"{shape} {plan.params:,} params"
             print(f"{name:28} {rates[0]:9.0f}/s {rates[1]:9.0f}/s   {rates[1] / rates[0]:.2f}")
 
 

@@ -233,7 +233,7 @@ def test_a_run_in_which_everything_fails_says_so(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "def values(genome, plan):\n    return {'params': plan.params, 'flops': plan.flops}\n"
     )
-    from evonas.objective import load_object
+    from evonas import imported
 
-    load_object.cache_clear()
+    imported.load.cache_clear()
     assert evonas.resume(tmp_path / "run").front()

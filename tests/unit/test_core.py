@@ -68,10 +68,15 @@ def test_lent_streams_are_given_back_even_after_an_error() -> None:
     random.seed(0)
     np.random.seed(0)
     before = random.getstate(), np.random.get_state()[1].tolist()
-    with pytest.raises(KeyError), lend_global_streams(1, "x"):
-        random.random()
-        np.random.random()
-        raise KeyError
+
+    def failing() -> None:
+        with lend_global_streams(1, "x"):
+            random.random()
+            np.random.random()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 

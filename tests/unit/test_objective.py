@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from evonas import encoding, objective
+from evonas import encoding, imported, objective
 from evonas.core import RecipeError, stream
 from evonas.encoding.plan import Plan
 from evonas.marks import Marks
@@ -63,7 +63,8 @@ def test_directions_units_and_clocks_of_the_table() -> None:
 
 
 def test_two_latencies_under_names_of_their_own() -> None:
-    one, many = parse([{"name": "single", "kind": "latency"}, {"name": "batched", "kind": "latency", "batch": 64}])
+    listed: list[Any] = [{"name": "one", "kind": "latency"}, {"name": "many", "kind": "latency", "batch": 64}]
+    one, many = parse(listed)
     assert (one.batch, one.threads, many.batch) == (1, 1, 64)
     assert [objective.described(each).measured for each in (one, many)] == [True, True]
 
@@ -105,7 +106,7 @@ def test_accuracy_of_a_regression_is_refused() -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"needs torchmetrics: pip install 'evonas\[metrics\]'"):
         resolve([{"name": "f1", "metric": "torchmetrics.F1Score", "direction": "max"}])
 
@@ -219,12 +220,12 @@ def test_a_users_function_gets_network_and_data(tmp_path: Path) -> None:
 def test_import_paths_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def good(plan):\n    return 1.0\nnumber = 3\n")
     with pytest.raises(RecipeError, match=r"has no 'goood'; did you mean 'good'\?"):
-        objective.load_object(f"{tmp_path / 'mine.py'}:goood")
+        imported.load(f"{tmp_path / 'mine.py'}:goood")
     with pytest.raises(RecipeError, match="is a int: name a function"):
-        objective.load_object(f"{tmp_path / 'mine.py'}:number")
+        imported.load(f"{tmp_path / 'mine.py'}:number")
     (tmp_path / "wrong.py").write_text("def good(:\n")
     with pytest.raises(RecipeError, match="cannot be imported: SyntaxError"):
-        objective.load_object(f"{tmp_path / 'wrong.py'}:good")
+        imported.load(f"{tmp_path / 'wrong.py'}:good")
 
 
 def test_a_torchmetrics_metric_by_name() -> None:

@@ -215,8 +215,24 @@ def test_tiny_estimates_share_a_process(make: Make) -> None:
 
 def test_a_long_estimate_has_a_process_of_its_own(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Processes, "RETIRE", 0.0)
-    done = outcomes(make(workers=1), jobs(*["fine"] * 5))
-    assert len({outcome.estimate.values["pid"] for outcome in done.values()}) == 5
+    pool = make(workers=1)
+    outcomes(pool, jobs("fine", "fine"))
+    before = psutil.Process().num_fds()
+    done = outcomes(pool, jobs(*["fine"] * 20))
+    assert len({outcome.estimate.values["pid"] for outcome in done.values()}) == 20
+    assert psutil.Process().num_fds() <= before + 5, "what is over leaves nothing open"
+    assert not alive(pool)
+
+
+def test_workers_start_where_there_is_no_forkserver(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows: spawned processes, kept for many jobs since their start is dear."""
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    monkeypatch.setattr(Processes, "RETIRE", 0.0)
+    pool = make(workers=1)
+    done = outcomes(pool, jobs("fine", "exception", "fine", "fine"))
+    assert [done[i].estimate.status for i in range(4)] == ["ok", "failed", "ok", "ok"]
+    assert len({done[i].estimate.values["pid"] for i in (0, 2, 3)}) == 1
+    assert reason(make(workers=1, retries=1), "kill").startswith("its worker process was ended by SIGKILL")
 
 
 def test_a_run_can_be_given_up_and_another_begun(make: Make) -> None:
@@ -271,7 +287,7 @@ def running(processes: list[psutil.Process]) -> list[int]:
 
 def runs(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

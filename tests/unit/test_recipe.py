@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from evonas import encoding, estimate, pool, recipe, strategy, task
 from evonas.core import RecipeError
+from evonas.imported import Imported
 from evonas.recipe import InvalidRecipe, Recipe
-from evonas.validation import Imported, descriptions, models
+from evonas.validation import descriptions, models
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = "task: {{{}}}\nobjectives: [error]\n"
@@ -94,7 +95,7 @@ store: {keep_weights: al}
         (GOOD + "pool: {kind: 3}\n", "recipe:3: pool.kind: 3 is not known; known: serial, processes"),
         (GOOD + "strategy: {kind: nsga}", "recipe:3: strategy.kind: 'nsga' is not known; did you mean 'nsga2'?"),
         (GOOD + "pool: {kind: 'a.b:'}", "recipe:3: pool.kind: 'a.b:' is not allowed: must be `package.module:object`"),
-        (GOOD + "strategy: {kind: 'a.b:c'}", "recipe:3: strategy.kind: 'a.b:c' is not known; known: nsga2, random"),
+        (GOOD + "strategy: {kind: 'a.b:c'}", "recipe:3: strategy.kind: no module 'a': install it or correct 'a.b:c'"),
         (TASK.format("kind: csv"), "recipe:1: task.file: missing: the table, UTF-8."),
         (TASK.format("kind: digits, validation: 1.5"), "recipe:1: task.validation: 1.5 is not allowed: give"),
         (GOALS + "[]", "recipe:2: objectives: [] is not allowed: must be a list of at least 1"),

@@ -12,10 +12,10 @@ import pytest
 
 from evonas import task
 from evonas.core import DataError, EvonasError, RecipeError
+from evonas.imported import Imported
 from evonas.task import ArraysSettings, CsvSettings, FunctionSettings, NpzSettings
 from evonas.task.data import SplitTask
 from evonas.task.table import KNOWN
-from evonas.validation import Imported
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), np.arange(30) % 3
