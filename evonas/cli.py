@@ -61,6 +61,7 @@ _Set = Annotated[
 _Workers = Annotated[str | None, typer.Option("--workers", metavar="N", help="Processes at work at a time.")]
 _Pool = Annotated[str | None, typer.Option("--pool", metavar="KIND", help="Where to train: processes, serial.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print progress and front as JSON lines.")]
+_Picture = Annotated[Path | None, typer.Option("--output", "-o", help="A picture to draw: .svg, .png or .pdf.")]
 _Format = Annotated[Format, typer.Option("--format", "-f", help="How to print.")]
 
 
@@ -225,13 +226,18 @@ def front(
         list[str], typer.Option("--budget", metavar="OBJECTIVE=LIMIT", help="Only the best one within it; repeatable.")
     ] = [],  # noqa: B006
     everyone: Annotated[bool, typer.Option("--all", help="Every individual of the run, not the front alone.")] = False,
+    output: _Picture = None,
 ) -> None:
     """Print the Pareto front; the knee, the best trade-off, is marked.
 
     Example: evonas front first --by params
     Example: evonas front first --budget params=100k --format json
+    Example: evonas front first -o front.svg
     """
     with _opened(run, runs) as found:
+        if output is not None:
+            _draw_front(found, output)
+            return
         rows: Sequence[Row] = found.individuals() if everyone else found.front()
         if by is not None or budget:
             chosen = tables.find(found.objectives, by) if by is not None else found.objectives[0]
@@ -241,12 +247,15 @@ def front(
 
 
 @app.command()
-def species(run: _RunName, runs: _Runs = Path(RUNS), format: _Format = Format.table) -> None:
-    """Print the species of the last generation.
+def species(run: _RunName, runs: _Runs = Path(RUNS), format: _Format = Format.table, output: _Picture = None) -> None:
+    """Print the species of the last generation, or draw their sizes over all of them.
 
-    Example: evonas species first
+    Example: evonas species first -o species.png
     """
     with _opened(run, runs) as found:
+        if output is not None:
+            _draw_species(found, output)
+            return
         _print_table(tables.species(found.species(), found.objectives), format)
 
 
@@ -604,6 +613,31 @@ def _genome_json(found: Run, id: int) -> str:
     return json.dumps(found.encoding.to_json(found.genome(id)), indent=1) + "\n"
 
 
+def _draw_front(found: Run, path: Path) -> None:
+    """The first two objectives of all individuals, the second across."""
+    from evonas.report import figures
+
+    if len(found.objectives) < 2:
+        raise RecipeError(f"{found.name} has one objective: a front is drawn over two; print it as a table instead")
+    across, up = found.objectives[1], found.objectives[0]
+    estimates = found.store.estimates().values()
+    points = {one.id: (one.values[across.name], one.values[up.name]) for one in estimates if one.status == "ok"}
+    title = plain(f"{found.name}: {len(points)} networks")
+    figures.save(figures.front((across, up), points, found.store.front(), knee=found.knee(), title=title), path)
+    _say(f"wrote {path}")
+
+
+def _draw_species(found: Run, path: Path) -> None:
+    from evonas.report import figures
+
+    history: dict[int, dict[int, int]] = {one["generation"]: {} for one in found.generations()}
+    for one in found.species():
+        history[one["generation"]][one["species"]] = one["size"]
+    drawn = figures.species([history[number] for number in sorted(history)], title=plain(f"{found.name}: species"))
+    figures.save(drawn, path)
+    _say(f"wrote {path}")
+
+
 def _write_genome(found: Run, id: int, path: Path) -> None:
     if path.suffix == ".json":
         try:
@@ -636,7 +670,7 @@ def _watching(as_json: bool) -> Iterator[Observer]:
             def follow(progress: Progress) -> None:
                 if progress.kind == "generation" and progress.hypervolume is not None:
                     trend.append(progress.hypervolume)
-                shown.update(live.panel(progress, trend), refresh=progress.kind != "batch")
+                shown.update(live.panel(progress, trend), refresh=progress.kind not in ("batch", "test"))
 
             yield follow
     else:
@@ -645,8 +679,8 @@ def _watching(as_json: bool) -> Iterator[Observer]:
         def tell(progress: Progress) -> None:
             if progress.kind == "generation":
                 _say(live.line(progress))
-            elif progress.kind == "batch" and not progress.workers:
-                _say(f"trained {progress.done} of {progress.total}")
+            elif progress.kind == "test":
+                _say(live.training_line(progress))
 
         yield tell
 

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+WIDE = 20.0
+"""Positive values whose largest is more than this many times the smallest span orders of magnitude: their scale is
+logarithmic, in knees and in figures."""
+
 Losses = NDArray[np.float64]
 """(individuals, objectives), minimised, finite."""
 

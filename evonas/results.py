@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from evonas.encoding.plan import Plan
 
 
-WIDE = 50
-"""Ratio of largest to smallest from which an objective counts as spanning orders of magnitude."""
-
-
 @dataclass(frozen=True)
 class Row:
     """One individual as tables show it: its estimate beside what its genome says."""
@@ -225,7 +221,7 @@ class Run:
         columns = []
         for one in self.objectives:
             values = [estimate.values[one.name] for estimate in estimates]
-            wide = min(values) > 0 and max(values) >= WIDE * min(values)
+            wide = min(values) > 0 and max(values) > pareto.WIDE * min(values)
             columns.append([one.loss(math.log(value) if wide else value) for value in values])
         return [list(row) for row in zip(*columns, strict=True)]
 

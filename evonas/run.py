@@ -200,10 +200,11 @@ def test(
                 for id in chosen
                 if id not in known
             ]
-            watch = _Watch(writing, observer, store.load_state(writing.encoding.from_json) or begin(), 0)
             failures = []
             try:
                 workers = pool.build(writing.recipe.pool, store.recipe, store.folder / "scratch", final=True)
+                state = store.load_state(writing.encoding.from_json) or begin()
+                watch = _Watch(writing, observer, state, workers.workers)
                 watch.trainings(0, len(jobs))
                 for outcome in (one for batch in workers.run(jobs) for one in batch):
                     with stop.held():
@@ -506,7 +507,7 @@ class _Watch:
 
     def trainings(self, done: int, total: int) -> None:
         """Final trainings under way."""
-        self._emit("batch", done=done, total=total)
+        self._emit("test", done=done, total=total)
 
     def end(self, state: State) -> None:
         self._emit("end", **self._standing(state))
@@ -518,7 +519,7 @@ class _Watch:
         shown = {key: statistics[key] for key in ("evaluations", "best", "hypervolume", "species")}
         return {**shown, "generation": state.generation, "front": front}
 
-    def _emit(self, kind: Literal["batch", "generation", "end"], **changes: Any) -> None:
+    def _emit(self, kind: Literal["batch", "generation", "test", "end"], **changes: Any) -> None:
         self._last = replace(self._last, kind=kind, **changes)
         self._send(self._last)
 
@@ -526,6 +527,7 @@ class _Watch:
         if self._observer is None:
             return
         seconds = time.monotonic() - self._began
-        made = progress.generation - self._first + (progress.done / progress.total if progress.total else 0.0)
-        left = progress.generations - self._first - made
+        share = progress.done / progress.total if progress.total else 0.0
+        made = share if progress.kind == "test" else progress.generation - self._first + share
+        left = 1 - share if progress.kind == "test" else progress.generations - self._first - made
         self._observer(replace(progress, seconds=seconds, eta=seconds / made * left if made > 0 else None))

@@ -10,15 +10,12 @@ import torch._dynamo  # every optimiser imports it at its first step, which take
 import torch.utils.flop_counter  # noqa: F401
 
 from evonas import encoding, estimate, task
+from evonas.core import Settings
 from evonas.estimate import lookup, train, worker  # noqa: F401
 from evonas.objective import ObjectiveSettings
 
-for settings in (
-    *encoding.TABLE.values(),
-    *estimate.TABLE.values(),
-    *task.TABLE.values(),
-    estimate.FinalSettings,
-    ObjectiveSettings,
-):
+TABLES = (encoding.TABLE, estimate.TABLE, task.TABLE)
+SETTINGS: tuple[type[Settings], ...] = tuple(one for table in TABLES for one in table.values())
+for settings in (*SETTINGS, estimate.FinalSettings, ObjectiveSettings):
     settings.model_rebuild()
 gc.freeze()  # a collection in a worker would copy every page that it shares with the server

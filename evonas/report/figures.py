@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from evonas import pareto
 from evonas.core import Objective, RecipeError, StorageError
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B5B95", "#8C6D31")
@@ -55,9 +56,6 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "evonas",
 }
-
-_LOG_FROM = 20.0
-"""A range of positive values wider than this factor is shown on a logarithmic axis."""
 
 
 _SETTINGS = RLock()
@@ -121,7 +119,7 @@ def short(value: float) -> str:
 def _scale(axis: Any, values: Iterable[float]) -> None:
     """Gives an axis a logarithmic scale where the values ask for one, and labels such as 20k."""
     values = tuple(values)
-    if values and min(values) > 0 and max(values) / min(values) > _LOG_FROM:
+    if values and min(values) > 0 and max(values) / min(values) > pareto.WIDE:
         axis._set_axes_scale("log")
         wide = max(values) / min(values) > 3000
         axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))

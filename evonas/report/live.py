@@ -34,6 +34,12 @@ def line(progress: Progress) -> str:
     return plain(", ".join(parts))
 
 
+def training_line(progress: Progress) -> str:
+    """How many final trainings are done, in one line."""
+    left = f", about {duration(progress.eta)} left" if progress.eta else ""
+    return f"trained to the end: {progress.done} of {progress.total}, {duration(progress.seconds)}{left}"
+
+
 def panel(progress: Progress, trend: Sequence[float] = ()) -> Panel:
     """The whole state of a run: generation, batch, time left, best values, hypervolume, species, workers, the front."""
     facts = Table.grid(padding=(0, 2))
@@ -52,6 +58,11 @@ def _facts(progress: Progress, trend: Sequence[float]) -> list[tuple[str, Render
     left = f", about {duration(progress.eta)} left" if progress.eta else ""
     failed = f", {progress.failures} failed" if progress.failures else ""
     best = "  ".join(f"{plain(name)} {number(value)}" for name, value in progress.best.items())
+    if progress.kind == "test":
+        return [
+            ("final training", _batch(progress)),
+            ("time", Text(f"{duration(progress.seconds)}{left}, {progress.workers} workers")),
+        ]
     volume = "-" if progress.hypervolume is None else f"{number(progress.hypervolume)}  {sparkline(trend)}"
     return [
         ("generation", Text(f"{progress.generation} of {progress.generations}, {duration(progress.seconds)}{left}")),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def plans(shape: tuple[int, ...], count: int) -> list[Plan]:
     """Random networks of growing size."""
     space: Any = encoding.build(encoding.TABLE["dag"](), shape, 10)
     rng, book = stream(1, "benchmark"), Marks().open()
-    found = []
+    found: list[Plan] = []
     while len(found) < count:
         genome = space.random(rng, book)
         for _ in range(6 * len(found)):
@@ -63,7 +63,7 @@ def plans(shape: tuple[int, ...], count: int) -> list[Plan]:
 
 
 def plain(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
-    """What one writes by hand for speed: floats preloaded and normalised, channels last, fused SGD; no limits, no curve."""
+    """What one writes by hand for speed: normalised floats preloaded, channels last, fused SGD; no limits, no curve."""
     optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
     net.train()
     order = torch.randperm(len(x))
@@ -75,7 +75,7 @@ def plain(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
         optimiser.step()
 
 
-def best(rounds: int, *candidates: Callable[[], None]) -> list[float]:
+def best(rounds: int, *candidates: partial[Any]) -> list[float]:
     """The shortest time of each, taken in turn."""
     shortest = [float("inf")] * len(candidates)
     for _ in range(rounds + 1):
@@ -95,11 +95,8 @@ def throughput(rounds: int) -> None:
         x, y = rows.inputs(rows.x_train), rows.y_train
         for plan in plans(shape, 4):
             nets = [mode.place(network.build(plan, 1)) for _ in range(2)]
-            times = best(
-                rounds,
-                lambda net=nets[0], x=x, y=y: plain(net, x, y),  # type: ignore[misc]
-                lambda net=nets[1], rows=rows: train(net, rows, settings, mode, 1, Limits(3600, None)),  # type: ignore[misc]
-            )
+            ours = partial(train, nets[1], rows, settings, mode, 1, Limits(3600, None))
+            times = best(rounds, partial(plain, nets[0], x, y), ours)
             rates = [len(x) / seconds for seconds in times]
             name = f"{shape} {plan.params:,} params"
             print(f"{name:28} {rates[0]:9.0f}/s {rates[1]:9.0f}/s   {rates[1] / rates[0]:.2f}")

@@ -17,8 +17,8 @@ ORDER = [
     "zoo", "species", "operators", "phenotype.network", "phenotype.export", "objective", "strategy",
     "strategy.problem", "strategy.random", "strategy.nsga2", "task.data", "task.table", "task.images",
     "task", "estimate", "estimate.data", "estimate.train", "estimate.lookup", "estimate.worker", "estimate.preload",
-    "pool", "yaml", "store", "recipe", "report.progress", "results", "report.layout", "report.figures", "report.drawing",
-    "report.tables", "run", "preview", "report.live", "cli", "__main__",
+    "pool", "yaml", "store", "recipe", "report.progress", "results", "report.layout", "report.figures",
+    "report.drawing", "report.tables", "run", "preview", "report.live", "cli", "__main__",
 ]  # fmt: skip
 """From the core to the command line; what is not listed belongs nowhere yet."""
 

@@ -446,12 +446,12 @@ def test_test_takes_ids_or_a_number_of_picks(call: Call, runs: Path, monkeypatch
 
     def tested(folder: Path, ids: Any, *, pick: Any, observer: Any) -> Any:
         seen.append((folder.name, ids, pick))
-        observer(Progress("batch", "cheap", 3, 3, done=1, total=2, workers=0))
+        observer(Progress("test", "cheap", 3, 3, done=1, total=2))
         return engine.open(folder)
 
     monkeypatch.setattr(engine, "test", tested)
     code, _, err = call("test", "cheap", "--ids", "3, 5", "--runs", runs)
-    assert (code, err) == (0, "trained 1 of 2\n")
+    assert (code, err) == (0, "trained to the end: 1 of 2, 0.0 s\n")
     assert call("test", "cheap", "--pick", "2", "--runs", runs)[0] == 0
     assert seen == [("cheap", [3, 5], None), ("cheap", None, 2)]
     assert "give one of them" in call("test", "cheap", "--pick", "2", "--ids", "3", "--runs", runs)[2]
@@ -467,3 +467,27 @@ def test_the_module_runs_as_a_program() -> None:
         [sys.executable, "-m", "evonas", "schema"], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert json.loads(done.stdout)["title"] == "Recipe"
+
+
+@pytest.mark.parametrize("command", ["front", "species"])
+def test_front_and_species_as_pictures(call: Call, runs: Path, tmp_path: Path, command: str) -> None:
+    picture = tmp_path / f"{command}.svg"
+    code, out, err = call(command, "cheap", "--runs", runs, "-o", picture)
+    assert (code, out) == (0, "") and f"wrote {picture}" in err
+    assert picture.read_text().startswith("<?xml")
+    code, _, err = call(command, "cheap", "--runs", runs, "-o", tmp_path / "front.gif")
+    assert code == 2 and "no picture format 'gif'" in err
+
+
+def test_final_trainings_are_told_one_by_one(call: Call, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(
+        "task: {kind: iris}\nobjectives: [error, params]\nstrategy: {population: 3, generations: 1}\n"
+        "estimator: {epochs: 1}\nfinal: {epochs: 1}\npool: {kind: serial}\n"
+    )
+    assert call("run", recipe, "--runs", tmp_path)[0] == 0
+    code, out, err = call("test", "tiny", "--runs", tmp_path, "--pick", 1, "--format", "json")
+    assert code == 0
+    assert "trained to the end: 1 of 1" in err
+    (row,) = json.loads(out)
+    assert 0 <= row["test_error"] <= 1

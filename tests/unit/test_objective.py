@@ -71,7 +71,7 @@ def test_two_latencies_under_names_of_their_own() -> None:
 
 def test_settings_survive_the_resolved_recipe() -> None:
     listed = ["error", {"name": "latency", "batch": 8}, {"name": "f", "function": "math:floor", "cheap": True}]
-    once = parse(listed)
+    once = parse(listed)  # type: ignore[arg-type]
     assert parse([one.model_dump(mode="json") for one in once]) == once
 
 
