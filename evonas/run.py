@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evonas import objective, pool, strategy, task
+from evonas import encoding, estimate, objective, pool, strategy, task
 from evonas import recipe as recipes
 from evonas.core import (
     DataError,
@@ -149,6 +149,7 @@ def start(
     DataError, LockedError (the name is taken), StorageError, Interrupted."""
     checked = recipe if isinstance(recipe, recipes.Recipe) else recipes.read(recipe, overrides or {})
     facts = about(checked)
+    _refuse_unfit(checked, facts["task"])
     folder = Path(runs) / (name or _free_name(Path(runs), checked.name))
     return _follow(Store.create(folder, checked.model_dump(mode="json"), facts), observer)
 
@@ -190,46 +191,51 @@ def test(
     with open(run.folder if isinstance(run, Run) else run) as reading:
         chosen = _chosen(reading, ids, pick)
     store = Store.open(reading.folder, write=True)
-    writing, workers = Run(store), None
     try:
         with _Stop() as stop:
-            known = {one["id"] for one in store.tests()}
-            seed = writing.recipe.seed
-            jobs = [
-                Job(id, seed_of(seed, "final", id), writing.encoding.to_json(writing.genome(id)))
-                for id in chosen
-                if id not in known
-            ]
-            failures = []
             try:
-                workers = pool.build(writing.recipe.pool, store.recipe, store.folder / "scratch", final=True)
-                state = store.load_state(writing.encoding.from_json) or begin()
-                watch = _Watch(writing, observer, state, workers.workers)
-                watch.trainings(0, len(jobs))
-                for outcome in (one for batch in workers.run(jobs) for one in batch):
-                    with stop.held():
-                        failures += _record_test(store, outcome, seed_of(seed, "final", outcome.estimate.id))
-                    watch.trainings(len(store.tests()) - len(known) + len(failures), len(jobs))
+                failures = _finish(Run(store), chosen, observer, stop)
             except KeyboardInterrupt:
-                again = f"evonas test {run if isinstance(run, str) else writing.name}"
+                again = f"evonas test {reading.name}"
                 raise Interrupted(f"stopped; finished tests are kept; go on with: {again}", stop.signum) from None
     finally:
-        if workers is not None:
-            workers.close()
         store.close()
     if failures:
-        raise EvonasError(f"{len(failures)} of {len(jobs)} final trainings failed: {'; '.join(failures)}")
+        raise EvonasError(f"{len(failures)} of {len(chosen)} final trainings failed: {'; '.join(failures)}")
     return open(store.folder)
+
+
+def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: _Stop) -> list[str]:
+    """Final trainings of those who were not tested yet; the reasons of those that failed."""
+    store, seed = run.store, run.recipe.seed
+    tested = {one["id"] for one in store.tests()}
+    due = [run.individual(id) for id in chosen if id not in tested]
+    jobs = [Job(one.id, seed_of(seed, "final", one.id), run.encoding.to_json(one.genome)) for one in due]
+    workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch", final=True)
+    watch = _Watch(run, observer, store.load_state(run.encoding.from_json) or begin(), workers.workers)
+    failures: list[str] = []
+    done = 0
+    try:
+        watch.trainings(done, len(jobs))
+        for outcomes in workers.run(jobs):
+            with stop.held():
+                for outcome in outcomes:
+                    failures += _record_test(store, outcome, seed_of(seed, "final", outcome.estimate.id))
+            done += len(outcomes)
+            watch.trainings(done, len(jobs))
+    finally:
+        workers.close()
+    return failures
 
 
 def _record_test(store: Store, outcome: Outcome, seed: int) -> list[str]:
     """Records a final training; gives the reason where it failed, and then nothing was measured on the test rows."""
-    estimate = outcome.estimate
-    if estimate.status != "ok":
-        store.event("test failed", f"individual {estimate.id}: {estimate.reason}")
-        return [f"individual {estimate.id}: {estimate.reason}"]
-    store.record_test(estimate.id, seed, estimate.values, estimate.curve, estimate.cost, outcome.weights)
-    store.event("tested", f"individual {estimate.id}: the test set was touched", dict(estimate.values))
+    end = outcome.estimate
+    if end.status != "ok":
+        store.event("test failed", f"individual {end.id}: {end.reason}")
+        return [f"individual {end.id}: {end.reason}"]
+    store.record_test(end.id, seed, end.values, end.curve, end.cost, outcome.weights)
+    store.event("tested", f"individual {end.id}: the test set was touched", dict(end.values))
     return []
 
 
@@ -371,6 +377,15 @@ def _note_changes(store: Store) -> None:
     if differing:
         text = "; ".join(f"{key} {was.get(key)} -> {now[key]}" for key in differing)
         store.event("warning", f"this resume is not bit-identical to an uninterrupted run: {text}")
+
+
+def _refuse_unfit(recipe: recipes.Recipe, shape: Mapping[str, Any]) -> None:
+    """Raises RecipeError or DataError for what only shows beside the data, before there is a folder."""
+    space = encoding.build(recipe.encoding, tuple(shape["input"]), shape["outputs"])
+    estimate.check(recipe.estimator, recipe.objectives, tuple(shape["input"]), shape["kind"])
+    posed = problem(recipe, space)
+    strategy.build(recipe.strategy, posed)
+    posed.random(0, 0, begin().marks.open(), lambda genome: False, 0)
 
 
 def _free_name(runs: Path, name: str) -> str:

@@ -14,8 +14,8 @@ from evonas.core import Settings
 from evonas.estimate import lookup, train, worker  # noqa: F401
 from evonas.objective import ObjectiveSettings
 
-TABLES = (encoding.TABLE, estimate.TABLE, task.TABLE)
-SETTINGS: tuple[type[Settings], ...] = tuple(one for table in TABLES for one in table.values())
-for settings in (*SETTINGS, estimate.FinalSettings, ObjectiveSettings):
-    settings.model_rebuild()
+SECTIONS: list[type[Settings]] = [estimate.FinalSettings, ObjectiveSettings]
+SECTIONS += [*encoding.TABLE.values(), *estimate.TABLE.values(), *task.TABLE.values()]
+for section in SECTIONS:
+    section.model_rebuild()
 gc.freeze()  # a collection in a worker would copy every page that it shares with the server

@@ -23,6 +23,7 @@ from evonas.encoding.plan import Plan
 from evonas.estimate import Augment, Optimizer, Schedule, TrainSettings
 from evonas.estimate.data import Data, prepare, staged
 from evonas.phenotype import network as phenotype
+from evonas.task.data import TaskShape
 
 __all__ = ["Limits", "Mode", "Rows", "TrainEstimator", "Trained", "final", "predict", "rate", "train"]
 
@@ -52,7 +53,7 @@ class Rows:
     offset: Tensor
     target_mean: Tensor
     target_std: Tensor
-    shape: Any
+    shape: TaskShape
 
     @staticmethod
     def on(device: torch.device, data: Data) -> Rows:

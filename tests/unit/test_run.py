@@ -132,3 +132,18 @@ def test_founders_from_the_zoo_lead_the_first_generation(tmp_path: Path) -> None
     tight = {**recipe, "encoding": {"initial": "resnet-20", "bounds": {"params": "10k"}}}
     with pytest.raises(RecipeError, match=r"encoding.initial: 'resnet-20' breaks a bound: params \d+ > 10000"):
         evonas.start(tight, name="tight", runs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"encoding": {"initial": "resnet-200"}}, "resnet-200"),
+        ({"encoding": {"bounds": {"params": 5}}}, "none of 50 random networks keeps the recipe's bounds"),
+        ({"task": {"kind": "diabetes"}, "objectives": ["accuracy"]}, "is for classes, the task is a regression"),
+        ({"task": {"kind": "iris"}, "estimator": {"augment": {"flip": True}}}, "augment is for images"),
+    ],
+)
+def test_what_cannot_run_leaves_no_folder(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(EvonasError, match=told):
+        evonas.start({**RECIPE, **changes}, runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -436,7 +436,7 @@ def test_weight_decay_spares_norms_and_biases() -> None:
 
 def test_a_kind_brings_its_own_defaults_and_refuses_the_others() -> None:
     adamw = TrainSettings.model_validate({"optimizer": "adamw"}).optimizer
-    assert (adamw.lr, adamw.betas, adamw.momentum) == (3e-3, (0.9, 0.999), None)
+    assert (adamw.lr, adamw.betas, adamw.momentum) == (0.01, (0.9, 0.999), None)
     assert TrainSettings.model_validate({"optimizer": {"lr": 0.5}}).optimizer.kind == "sgd"
     assert TrainSettings.model_validate(TrainSettings(optimizer=adamw).model_dump(mode="json")).optimizer == adamw
     for wrong in ({"kind": "adamw", "momentum": 0.9}, {"kind": "sgd", "betas": [0.9, 0.99]}, {"momentum": 0.0}):
