@@ -78,7 +78,7 @@ class _Search:
             store.lay(born)
         known = store.estimates([individual.id for individual in born])
         self.watch.batch(asked, known.values(), len(born))
-        arriving = _Timed(self.workers.run([self.job(one) for one in born if one.id not in known]))
+        arriving = _Timed(self.workers.run(self.jobs([one for one in born if one.id not in known])))
         for outcomes in arriving:
             with self.stop.held():
                 known |= store.commit(outcomes)
@@ -92,10 +92,14 @@ class _Search:
         _refuse_hopeless(state, known.values())
         return state
 
-    def job(self, individual: Individual) -> Job:
-        """The estimate of one individual as plain data; its seed is named by the run's seed and the individual's id."""
-        genome = self.run.encoding.to_json(individual.genome)
-        return Job(individual.id, seed_of(self.run.recipe.seed, "estimate", individual.id), genome, individual.genome)
+    def jobs(self, due: Sequence[Individual]) -> list[Job]:
+        """The estimates to compute as plain data, their seeds named by the run's seed and the individual's id.
+
+        Several workers get the costly ones first, so that none waits long for another at the end of a generation."""
+        space, seed = self.run.encoding, self.run.recipe.seed
+        if self.workers.workers > 1:
+            due = sorted(due, key=lambda one: -space.decode(one.genome).flops)
+        return [Job(one.id, seed_of(seed, "estimate", one.id), space.to_json(one.genome), one.genome) for one in due]
 
     def collect(self, state: State) -> None:
         """Deletes the weights of the dead; population, front and tested networks keep theirs."""

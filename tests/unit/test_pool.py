@@ -303,10 +303,10 @@ from evonas.pool import ProcessesSettings, build
 print("driver runs", flush=True)
 recipe = {"seed": 0, "task": {"kind": "iris"}, "estimator": {"kind": sys.argv[1]}}
 pool = build(ProcessesSettings(workers=2), recipe, Path(sys.argv[2]))
-done = pool.run([Job(0, 0, {"do": "fine"}), Job(1, 1, {"do": "sleep"}), Job(2, 2, {"do": "sleep"})])
-print(next(done)[0].estimate.status, flush=True)
-print(*[one.process.pid for one in (*pool._busy.values(), *pool._idle)], flush=True)
 try:
+    done = pool.run([Job(0, 0, {"do": "fine"}), Job(1, 1, {"do": "sleep"}), Job(2, 2, {"do": "sleep"})])
+    print(next(done)[0].estimate.status, flush=True)
+    print(*[one.process.pid for one in (*pool._busy.values(), *pool._idle)], flush=True)
     list(done)
 except KeyboardInterrupt:
     pool.close()
