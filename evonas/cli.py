@@ -407,7 +407,9 @@ def _told(error: Exception) -> int:
     """Prints what went wrong and returns the exit code that says so."""
     if isinstance(error, EvonasError):
         stopped = error.exit_code in (130, 143)
-        _complain(str(error), "" if stopped else "error: ")
+        found = getattr(error, "mistakes", ())  # of a recipe, one a line
+        several = f"{len(found)} mistakes\n" + "\n".join(f"  {one}" for one in found)
+        _complain(several if len(found) > 1 else str(error), "" if stopped else "error: ")
         return error.exit_code
     if isinstance(error, OSError):
         _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
@@ -419,8 +421,6 @@ def _told(error: Exception) -> int:
 
 def _complain(message: str, head: str = "error: ") -> None:
     lines = [plain(line) for line in message.splitlines()] or [""]
-    if len(lines) > 1 and head and not lines[1].startswith(" "):
-        lines = [f"{len(lines)} mistakes", *(f"  {line}" for line in lines)]
     # rich takes a tenth of the half second that a bad recipe may take
     coloured = head and sys.stderr.isatty() and "NO_COLOR" not in os.environ
     sys.stderr.write((f"\x1b[1;31m{head}\x1b[0m" if coloured else head) + "\n".join(lines) + "\n")

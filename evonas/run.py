@@ -33,6 +33,7 @@ from evonas.core import (
     State,
     Strategy,
     seed_of,
+    valid_name,
 )
 from evonas.report.progress import Progress
 from evonas.results import Run
@@ -152,9 +153,9 @@ def start(
     The folder is `runs/name`; without a name the recipe's, with a number where that is taken. Raises RecipeError,
     DataError, LockedError (the name is taken), StorageError, Interrupted."""
     checked = recipe if isinstance(recipe, recipes.Recipe) else recipes.read(recipe, overrides or {})
+    folder = Path(runs) / (valid_name(name) if name else _free_name(Path(runs), checked.name))
     facts = about(checked)
     _refuse_unfit(checked, facts["task"])
-    folder = Path(runs) / (name or _free_name(Path(runs), checked.name))
     return _follow(Store.create(folder, checked.model_dump(mode="json"), facts), observer)
 
 

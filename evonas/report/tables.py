@@ -101,7 +101,7 @@ class Table:
 
 
 def to_csv(table: Table) -> str:
-    """Exact values as CSV with a line of keys; lists are joined by blanks, missing values are empty."""
+    """Exact values as CSV with a line of keys; lists and mappings are joined by blanks, missing values are empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([column.key for column in table.columns])
@@ -125,6 +125,8 @@ def to_markdown(table: Table) -> str:
 def _cell(value: Json) -> Json:
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return " ".join(f"{plain(str(key))}={held}" for key, held in value.items())
     return plain(value) if isinstance(value, str) else value
 
 

@@ -314,7 +314,7 @@ def _no_number(path: Path, line: int, cells: Sequence[str], columns: _Columns) -
     where = f"{path}, line {line}, column {columns.names[bad]!r}"
     if cells[bad].lower() in _MISSING:
         return DataError(f"{where}: no value ({cells[bad]!r}): fill it in or remove the line")
-    return DataError(f"{where}: {cells[bad][:40]!r} is no number: write one, or leave the column out of features:")
+    return DataError(f"{where}: {cells[bad][:40]!r} is no number: write one, or leave the column out of `features`")
 
 
 def _csv_targets(cells: list[str], origin: Origin, form: Form) -> tuple[Array, Form]:
@@ -372,7 +372,7 @@ def _called(settings: FunctionSettings) -> Any:
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise DataError(
             f"task function {settings.function} raised {type(error).__name__}: {' '.join(str(error).split())[:200]}\n"
-            f"at {last.filename}, line {last.lineno}: correct the function or its arguments:"
+            f"at {last.filename}, line {last.lineno}: correct the function or its `arguments`"
         ) from error
 
 

@@ -147,3 +147,11 @@ def test_what_cannot_run_leaves_no_folder(tmp_path: Path, changes: dict[str, Any
     with pytest.raises(EvonasError, match=told):
         evonas.start({**RECIPE, **changes}, runs=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "con", ".hidden", "x" * 65])
+def test_a_run_stays_in_its_folder(tmp_path: Path, name: str) -> None:
+    recipe = {**RECIPE, "objectives": ["params", "flops"], "estimator": {"kind": "lookup"}}
+    with pytest.raises(RecipeError, match=r"run name .* is not allowed"):
+        evonas.start(recipe, name=name, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

@@ -285,7 +285,7 @@ BAD_TABLES: dict[str, tuple[type[EvonasError], str, dict[str, Any], str]] = {
         DataError,
         "u,v,name\n1,2,a\n\n1,x3,b",
         {},
-        r"t\.csv, line 4, column 'v': 'x3' is no number: write one, or leave the column out of features:",
+        r"t\.csv, line 4, column 'v': 'x3' is no number: write one, or leave the column out of `features`",
     ),
     "no value": (DataError, "u,v,name\n1,2,a\n1,,b", {}, r"line 3, column 'v': no value \(''\): fill it in"),
     "missing mark": (DataError, "u,v,name\n1,2,a\n1,?,b", {}, r"line 3, column 'v': no value \('\?'\)"),
