@@ -34,8 +34,10 @@ class Creature:
 
     def __len__(self) -> int:
         """Number of genes: what DEAP's parsimony operators (`selDoubleTournament`) weigh."""
-        layers, edges = getattr(self.genome, "layers", ()), getattr(self.genome, "edges", ())
-        return len(layers) + len(edges)
+        return len(getattr(self.genome, "marks", ()))
+
+    def __bool__(self) -> bool:
+        return True
 
 
 def fitness_class(objectives: Sequence[Objective]) -> type[base.Fitness]:

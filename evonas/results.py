@@ -148,7 +148,10 @@ class Run:
         return self._rows(sorted(family))
 
     def network(self, id: int) -> nn.Module:
-        """The trained network of an individual, in evaluation mode on the CPU; it takes normalised inputs.
+        """The trained network of an individual, in evaluation mode on the CPU.
+
+        It takes inputs normalised by the mean and deviation of the task's data (`run.task.load(seed)`); those of a
+        regression give outputs standardised by its targets. `export` writes both into the module's `predict`.
 
         One that `evonas test` trained to the end comes with those weights, any other with the search's. Raises
         RecipeError where its weights were not kept (`store.keep_weights: front` keeps the front and the population)."""

@@ -159,6 +159,6 @@ class _Nursery:
                 accepted = child
                 if child.genome.key not in self.seen:
                     break
-            base = accepted if accepted and attempt % 2 else self.box.clone(parent)
+            base = self.box.clone(parent) if accepted is None or attempt % 2 == 0 else accepted
             child = self.box.mutate(base)[0]
-        return accepted or self.box.clone(parent)
+        return self.box.clone(parent) if accepted is None else accepted

@@ -219,7 +219,7 @@ def test_the_final_training_takes_over_from_the_estimator_what_it_does_not_say()
     assert read.final.share == 1.0
     assert read.final.time_limit is None
     other = recipe.read(text.replace("optimizer: {lr: 0.02}", "optimizer: {kind: sgd}"))
-    assert (other.final.optimizer.kind, other.final.optimizer.lr) == ("sgd", 0.1)
+    assert (other.final.optimizer.kind, other.final.optimizer.lr) == ("sgd", 0.2)
     assert recipe.read(GOOD).final.epochs == estimate.FinalSettings().epochs
 
 
