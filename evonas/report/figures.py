@@ -175,15 +175,15 @@ def front(
 
 @styled
 def species(history: Sequence[Mapping[int, int]], *, title: str = "Species") -> Figure:
-    """Species as stacked bands over the generations; `history[g]` maps a species' id to its number of members."""
+    """Species as stacked bands over the generations; the first of `history`, generation 1, maps ids to members."""
     figure, ax = _figure(title)
     ids = sorted({id for generation in history for id in generation})
     ax.set_xlabel("generation")
     ax.set_ylabel("members (individuals)")
     if not ids:
         return _empty(ax, "no species yet")
-    # a generation is a bar from g - 1/2 to g + 1/2, so that a run of one generation shows something too
-    edges = [g - 0.5 for g in range(len(history) + 1)]
+    # generation g is a bar from g - 1/2 to g + 1/2, so that a run of one generation shows something too
+    edges = [g + 0.5 for g in range(len(history) + 1)]
     below = [0] * len(history)
     for i, id in enumerate(ids):
         sizes = [generation.get(id, 0) for generation in history]
@@ -304,7 +304,7 @@ def _name_band(
     longest = max(stretches, key=len)
     at = longest[len(longest) // 2]
     if sizes[at] * 20 >= total:
-        ax.text(at, (below[at] + above[at]) / 2, name, ha="center", va="center", color="white", fontsize=9,
+        ax.text(at + 1, (below[at] + above[at]) / 2, name, ha="center", va="center", color="white", fontsize=9,
                 fontweight="bold", clip_on=True)  # fmt: skip
 
 

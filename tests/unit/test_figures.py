@@ -87,6 +87,7 @@ def test_species_bands_stack_to_the_population() -> None:
     tops = [band.get_datalim(figure.axes[0].transData).y1 for band in bands]
     assert tops[-1] == pytest.approx(10)
     assert {text.get_text() for text in figure.axes[0].texts} == {"1", "2", "5"}
+    assert figure.axes[0].get_xlim() == (0.5, 3.5), "generations count from 1"
 
 
 def test_curves_show_every_run_and_metric() -> None:
