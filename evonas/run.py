@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import platform
@@ -296,7 +297,7 @@ def _follow(store: Store, observer: Observer | None) -> Run:
     run = Run(store)
     workers: Pool | None = None
     try:
-        with _Stop() as stop:
+        with _Stop() as stop, _rare_collections():
             try:
                 state = store.load_state(run.encoding.from_json) or begin()
                 posed = problem(run.recipe, run.encoding, fresh=state.generation == 0)
@@ -313,6 +314,20 @@ def _follow(store: Store, observer: Observer | None) -> Run:
             workers.close()
         store.close()
     return open(store.folder)
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Lets Python look for reference cycles less often: genomes hold none, and looking took a third of the engine's
+    time at a population of 1,000 (1,560 individuals per CPU second, 2,190 with these thresholds)."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _interrupted(run: Run, stop: _Stop) -> Interrupted:
