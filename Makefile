@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY = passive
 .PHONY: help run test slow lint benchmark clean
 
 help:
-	@echo "make run        set up and run examples/digits.yaml (about three minutes on two cores)"
+	@echo "make run        set up and run examples/digits.yaml (under three minutes on two cores)"
 	@echo "make test       set up and run the tests"
 	@echo "make slow       run the slow tests too"
 	@echo "make lint       ruff and mypy --strict"
