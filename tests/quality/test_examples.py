@@ -36,3 +36,13 @@ def test_every_script_runs(path: Path) -> None:
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "error" in done.stdout
+
+
+def test_the_sample_run_opens_on_a_fresh_clone() -> None:
+    folder = EXAMPLES.parent / "runs" / "sample-digits"
+    before = sorted(folder.rglob("*"))
+    with evonas.open(folder) as run:
+        assert run.status == "finished"
+        assert all(sum(p.numel() for p in run.network(row.id).parameters()) for row in run.front())
+    assert sorted(folder.rglob("*")) == before, "reading writes nothing"
+    assert sum(path.stat().st_size for path in before) < 2_000_000
