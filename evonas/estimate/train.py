@@ -25,7 +25,7 @@ from evonas.estimate.data import Data, prepare, staged
 from evonas.phenotype import network as phenotype
 from evonas.task.data import TaskShape
 
-__all__ = ["Limits", "Mode", "Rows", "TrainEstimator", "Trained", "final", "predict", "rate", "train"]
+__all__ = ["Limits", "Mode", "Rows", "TrainEstimator", "Trained", "predict", "rate", "train"]
 
 Watch = Callable[[Mapping[str, float]], None]
 """Called with each point of the learning curve as it comes."""
@@ -531,8 +531,3 @@ def _reason(error: BaseException, device: torch.device) -> str:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
         return f"out of memory on {device.type}: a smaller network, batch_size or fewer workers would fit"
     return text
-
-
-def final(recipe: Mapping[str, Any], genome: Any, seed: int, watch: Watch | None = None) -> Outcome:
-    """Trains one genome (as JSON) by the recipe's `final` section and measures it once on the test rows, at the end."""
-    return TrainEstimator(recipe, final=True).estimate(Job(0, seed, genome), watch)

@@ -341,7 +341,7 @@ def test_only_the_final_training_meets_the_test_rows(monkeypatch: pytest.MonkeyP
 
 def test_the_final_training_follows_its_own_section_and_looks_at_the_test_set_once() -> None:
     points: list[Mapping[str, float]] = []
-    outcome = training.final(recipe(epochs=1), job().genome, 11, points.append)
+    outcome = training.TrainEstimator(recipe(epochs=1), final=True).estimate(Job(0, 11, job().genome), points.append)
     assert outcome.estimate.status == "ok", outcome.estimate.reason
     assert [("valid_error" in point) for point in points] == [False, True]
     assert len(outcome.estimate.curve) == 2
