@@ -42,6 +42,13 @@ class Format(StrEnum):
     markdown = "markdown"
 
 
+class Exported(StrEnum):
+    """What a network is exported to."""
+
+    module = "module"
+    onnx = "onnx"
+
+
 app = typer.Typer(
     name="evonas",
     help="Evolve neural network architectures; get a Pareto front of trained PyTorch networks.",
@@ -53,7 +60,7 @@ app = typer.Typer(
 
 _RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
 _RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its folder.", show_default=False)]
-_Id = Annotated[str, typer.Argument(metavar="ID", help="An individual's id, or 'knee'.", show_default=False)]
+_Id = Annotated[str, typer.Argument(metavar="ID", help="An individual's id, 'knee' or 'best'.", show_default=False)]
 _Runs = Annotated[Path, typer.Option("--runs", envvar="EVONAS_RUNS", help="The folder of run folders.")]
 _Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; may be repeated.")
@@ -79,14 +86,7 @@ def init(
     """
     from evonas import recipe
 
-    text = recipe.starter(task, str(path))
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise LockedError(f"{path} exists already: name another file, or remove it") from None
-    except OSError as error:
-        raise _refused("write", path, error) from None
+    _write_new(path, recipe.starter(task, str(path)))
     _say(f"wrote {path}; next:")
     _suggest([(f"evonas check {path}", "sizes and cost"), (f"evonas run {path}", "the search")])
 
@@ -305,18 +305,39 @@ def genome(
 def export(
     run: _RunName,
     id: _Id,
+    to: Annotated[Exported, typer.Option("--to", help="What to write.")] = Exported.module,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder to write.")] = None,
     runs: _Runs = Path(RUNS),
 ) -> None:
-    """Write a network as a self-contained PyTorch module with its weights and its genome.
+    """Write a network as a self-contained PyTorch module with its weights and its genome, or as an ONNX file.
 
     Example: evonas export first knee -o exported
+    Example: evonas export first best --to onnx
     """
     with _opened(run, runs) as found:
         chosen = _id(found, id)
         folder = output or Path(f"{found.name}-{chosen}")
-        found.export(chosen, folder)
-    _say(f"wrote {folder}")
+        files = found.export(chosen, folder, to.value)
+    _say(f"wrote {folder}: {', '.join(file.name for file in files)}")
+
+
+@app.command()
+def convert(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="neat-python's file (INI).", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
+) -> None:
+    """Turn a neat-python configuration file into a recipe; every key that cannot be carried over is named.
+
+    Example: evonas convert config-feedforward -o xor.yaml
+    """
+    from evonas.neat_python import convert as converted
+
+    text, notes = converted(config)
+    _write_new(output, text)
+    for note in notes:
+        _say(f"note: {note}")
+    _say(f"wrote {output}; next:")
+    _suggest([(f"evonas check {output}", "what it will do"), (f"evonas run {output}", "the search")])
 
 
 @app.command()
@@ -430,6 +451,16 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     _complain(" ".join(str(message).split()), "warning: ")
 
 
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise LockedError(f"{path} exists already: name another file, or remove it") from None
+    except OSError as error:
+        raise _refused("write", path, error) from None
+
+
 def _refused(what: str, path: Path, error: OSError) -> StorageError:
     return StorageError(f"cannot {what} {path}: {error.strerror or error}")
 
@@ -478,16 +509,22 @@ def _readable(runs: Path) -> Iterator[Run]:
 
 
 def _id(found: Run, text: str) -> int:
-    """The id that a user names: a number, or `knee`."""
+    """The id that a user names: a number, `knee`, or `best` in the first objective."""
+    if text == "best":
+        front = found.front()
+        if not front:
+            raise RecipeError(f"{found.name} has no front yet: let it run first: evonas resume {found.name}")
+        return front[0].id
     if text == "knee":
         knee = found.knee()
         if knee is None:
             raise RecipeError(
-                f"the front of {found.name} has no knee (it needs three networks): name an id of evonas front"
+                f"the front of {found.name} has no knee (it needs three networks): write best, or an id of evonas front"
             )
         return knee
     if not text.isascii() or not text.isdigit():
-        raise RecipeError(f"{text!r} is no individual's id: write a number of evonas front {found.name}, or 'knee'")
+        cure = f"write a number of evonas front {found.name}, 'knee' or 'best'"
+        raise RecipeError(f"{text!r} is no individual's id: {cure}")
     return int(text)
 
 
@@ -578,6 +615,7 @@ def _run_facts(found: Run) -> list[tuple[str, str]]:
         ("search", f"{recipe.strategy.kind} on {recipe.encoding.kind}, seed {recipe.seed}"),
         ("objectives", ", ".join(f"{one.name} ({one.direction})" for one in found.objectives)),
         ("front", f"{len(found.front())} networks"),
+        *([("goal", f"reached by individual {found.solved}")] if found.solved is not None else []),
         ("versions", versions),
         ("machine", f"{about.get('platform', '?')}, {about.get('cores', '?')} cores"),
     ]
@@ -585,10 +623,11 @@ def _run_facts(found: Run) -> list[tuple[str, str]]:
 
 def _print_preview(label: str, seen: Preview) -> None:
     rows = ", ".join(f"{count:,} {part}" for part, count in seen.rows.items())
+    fed = f"; rows: {rows}" if rows else ""
     trained = f"{seen.epochs} epochs each, {number(seen.samples)} samples in all" if seen.epochs else "none trained"
     facts = [
         ("recipe", f"{label} is valid"),
-        ("task", f"{seen.kind}, input {_shape(seen.input)}, {seen.outputs} outputs; rows: {rows}"),
+        ("task", f"{seen.kind}, input {_shape(seen.input)}, {seen.outputs} outputs{fed}"),
         (
             "first networks",
             f"{seen.drawn} drawn: params {_range(seen.params)}, FLOPs {_range(seen.flops)}, depth {_range(seen.depth)}",

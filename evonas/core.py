@@ -347,7 +347,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Species:
-    """Genomes within a compatibility distance of one representative, with its history over the run."""
+    """Genomes within a compatibility distance of one representative, with its history over the run.
+
+    `best` is the smallest loss it ever had, at generation `improved`; `champion` is the best of its members now."""
 
     id: int
     representative: Individual
@@ -355,6 +357,7 @@ class Species:
     born: int
     best: float | None = None
     improved: int = 0
+    champion: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +369,7 @@ class State:
 
     generation: int
     next_id: int
-    population: tuple[Individual, ...]
+    population: Sequence[Individual]
     estimates: Mapping[int, Estimate]
     front: tuple[int, ...]
     species: tuple[Species, ...]
@@ -398,7 +401,7 @@ class Encoding(Protocol):
 class Strategy(Protocol):
     """Who is born next. Both faces are pure: same arguments, same result, no tensor, no file."""
 
-    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]: ...
+    def ask(self, state: State) -> tuple[Sequence[Individual], State]: ...
     def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State: ...
 
 

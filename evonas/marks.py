@@ -63,6 +63,10 @@ class MarkBook:
         """The next mark that is free, as are all above it."""
         return self._next
 
+    def reserve(self, marks: int) -> None:
+        """Keeps the marks below `marks` for genes that every genome has: none of them is handed out from now on."""
+        self._next = max(self._next, marks)
+
     def edge(self, source: int, target: int) -> int:
         """The mark of the edge between two nodes."""
         ends = (source, target)

@@ -35,6 +35,7 @@ __all__ = [
     "described",
     "is_cheap",
     "measure",
+    "names",
     "parse",
     "resolve",
 ]
@@ -56,7 +57,7 @@ class Trial:
     outputs: Tensor
     targets: Tensor
     input: tuple[int, ...]
-    kind: Literal["classification", "regression"]
+    kind: str
     device: Any
     seconds: float
 
@@ -76,6 +77,11 @@ class Entry:
     of_plan: Callable[[Plan], float] | None = None
     of_trial: Callable[[Trial, ObjectiveSettings], Reading] | None = None
     tasks: tuple[str, ...] = ("classification", "regression")
+
+    @property
+    def recorded(self) -> bool:
+        """Whether only an estimator or a task of its own kind knows the value, by the objective's name."""
+        return self.of_plan is None and self.of_trial is None
 
 
 def _error(trial: Trial, _: ObjectiveSettings) -> Reading:
@@ -109,6 +115,8 @@ def _flops(trial: Trial, _: ObjectiveSettings) -> Reading:
 
     from evonas.phenotype import network
 
+    if trial.plan.is_graph:  # its network multiplies by whole matrices, most of them zeros
+        return Reading(float(trial.plan.flops))
     twin = network.build(trial.plan, None, "meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         twin(torch.empty(1, *trial.input, device="meta"))
@@ -146,9 +154,29 @@ def _metric(trial: Trial, settings: ObjectiveSettings) -> Reading:
         raise RecipeError(f"objective {settings.name!r}: {settings.metric}({given}) does not work: {error}") from None
 
 
+def _links(plan: Plan) -> float:
+    return float(sum(link[4] for link in _graph(plan, "links")["links"]))
+
+
+def _hidden(plan: Plan) -> float:
+    graph = _graph(plan, "hidden")
+    return len(graph["nodes"]) - int(graph["outputs"])
+
+
+def _graph(plan: Plan, objective: str) -> Mapping[str, Any]:
+    """The genes of a direct genome's network."""
+    if not plan.is_graph:
+        raise RecipeError(f"objective {objective!r} counts the genes of encoding 'neat': take params or depth here")
+    return plan.steps[-1].settings
+
+
 def _function(trial: Trial, settings: ObjectiveSettings) -> Reading:
     return Reading(_number(imported.load(str(settings.function))(trial.network, trial.data), settings))
 
+
+DATA = ("classification", "regression")
+ANY = (*DATA, "control")
+"""Kinds of tasks: with rows and targets, and all."""
 
 TABLE: dict[str, Entry] = {
     entry.objective.name: entry
@@ -156,17 +184,22 @@ TABLE: dict[str, Entry] = {
         Entry(Objective("error"), of_trial=_error),
         Entry(Objective("accuracy", direction="max"), of_trial=_accuracy, tasks=("classification",)),
         Entry(Objective("loss"), of_trial=_loss),
-        Entry(Objective("params", cheap=True), lambda plan: plan.params),
-        Entry(Objective("flops", "FLOP", cheap=True), lambda plan: plan.flops, _flops),
-        Entry(Objective("memory", "B", cheap=True), lambda plan: plan.memory),
-        Entry(Objective("depth", "layers", cheap=True), lambda plan: plan.depth),
+        Entry(Objective("params", cheap=True), lambda plan: plan.params, tasks=ANY),
+        Entry(Objective("flops", "FLOP", cheap=True), lambda plan: plan.flops, _flops, tasks=ANY),
+        Entry(Objective("memory", "B", cheap=True), lambda plan: plan.memory, tasks=ANY),
+        Entry(Objective("depth", "layers", cheap=True), lambda plan: plan.depth, tasks=ANY),
+        Entry(Objective("links", cheap=True), _links, tasks=ANY),
+        Entry(Objective("hidden", "nodes", cheap=True), _hidden, tasks=ANY),
+        Entry(Objective("fitness", direction="max"), tasks=ANY),
+        Entry(Objective("score", direction="max"), tasks=ANY),
         Entry(Objective("latency", "ms", measured=True), of_trial=_latency),
         Entry(Objective("train_seconds", "s", measured=True), of_trial=lambda trial, _: Reading(trial.seconds)),
         Entry(Objective("metric"), of_trial=_metric),
-        Entry(Objective("function"), of_trial=_function),
+        Entry(Objective("function"), of_trial=_function, tasks=ANY),
     )
 }
-"""Objectives by name. `metric` and `function` are what a recipe's own `metric:` and `function:` become."""
+"""Objectives by name. `metric` and `function` are what a recipe's own `metric:` and `function:` become; `score` is a
+value that the task or its fitness function records under the objective's own name."""
 
 
 # --------------------------------------------------------------------------------------------------------- settings
@@ -177,9 +210,10 @@ class ObjectiveSettings(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")
     """What the objective is called in tables; one of the table (error, accuracy, loss, params, flops, memory, depth,
-    latency, train_seconds) unless `metric` or `function` says what it is."""
+    links, hidden, fitness, latency, train_seconds) unless `metric`, `function` or `kind` says what it is."""
     kind: str = ""
-    """Which entry of the table is meant, where `name` is a name of your own; usually left out."""
+    """Which entry of the table is meant, where `name` is a name of your own; `score` is a value that the task or your
+    fitness function records under that name. Usually left out."""
     direction: Literal["min", "max"] | None = None
     """Whether less or more is better; the table's own unless given, and required with `metric`."""
     unit: str | None = Field(default=None, max_length=20)
@@ -230,7 +264,7 @@ class ObjectiveSettings(Settings):
 def _refuse_unknown(settings: ObjectiveSettings) -> None:
     if settings.kind not in TABLE:
         whose = "" if settings.kind == settings.name else f" {settings.name!r}: kind"
-        raise ValueError(f"objective{whose} {settings.kind!r} is not known; {nearest(settings.kind, _public())}")
+        raise ValueError(f"objective{whose} {settings.kind!r} is not known; {nearest(settings.kind, names())}")
     for key in ("metric", "function"):
         if settings.kind == key and getattr(settings, key) is None:
             raise ValueError(f"objective {settings.name!r}: {key}: is missing, it says which {key} is meant")
@@ -253,8 +287,9 @@ def _refuse_foreign(settings: ObjectiveSettings) -> None:
             raise ValueError(f"objective {settings.name!r} takes no {key!r}: that belongs to {kinds[0]}")
 
 
-def _public() -> list[str]:
-    return [name for name in TABLE if name not in ("metric", "function")]
+def names() -> list[str]:
+    """The objectives that a recipe may list by name."""
+    return [name for name in TABLE if name not in ("metric", "function", "score")]
 
 
 # ------------------------------------------------------------------------------------------------------- in a recipe
@@ -332,7 +367,8 @@ def check(objectives: Listed, kind: str) -> None:
     """Raises RecipeError where an objective makes no sense for a task of this kind (classification, regression)."""
     for settings in parse(objectives):
         if kind not in TABLE[settings.kind].tasks:
-            raise RecipeError(f"objective {settings.name!r} is for classes, the task is a {kind}: take error or loss")
+            whose, cure = ("rows with targets", "fitness") if kind == "control" else ("classes", "error or loss")
+            raise RecipeError(f"objective {settings.name!r} is for {whose}, the task is a {kind}: take {cure}")
 
 
 # --------------------------------------------------------------------------------------------------------- measuring

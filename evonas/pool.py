@@ -50,10 +50,13 @@ TABLE: dict[str, type[Settings]] = {"serial": SerialSettings, "processes": Proce
 
 
 def build(settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: bool = False) -> Pool:
-    """The pool that the settings describe, for the estimator of a resolved recipe.
+    """The pool that the settings describe, for the estimator of a resolved recipe; one that takes whole populations
+    works in this process, with threads of its own.
 
     `scratch` is a folder of the pool's own: emptied now and removed when it closes. `final` computes the recipe's final
     trainings on the test rows. Raises RecipeError, DataError for what no estimate could mend."""
+    if recipe["estimator"].get("kind") == "population":
+        return Serial(estimate.build(recipe, None, final))
     if isinstance(settings, ProcessesSettings):
         return Processes(settings, recipe, scratch, final)
     if isinstance(settings, Imported):
@@ -73,14 +76,14 @@ class Serial:
     """Seconds of outcomes that are handed over at once, so that a thousand quick ones cost few commits."""
 
     def __init__(self, estimator: Estimator) -> None:
-        self._estimator = estimator
+        self.estimator = estimator
 
     def run(self, jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
         """Exactly one outcome per job."""
         batch: list[Outcome] = []
         began = time.monotonic()
         for job in jobs:
-            batch.append(self._estimator.estimate(job))
+            batch.append(self.estimator.estimate(job))
             if time.monotonic() - began >= self.BATCH:
                 yield batch
                 batch, began = [], time.monotonic()
@@ -88,7 +91,9 @@ class Serial:
             yield batch
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Ends what the estimator itself may have started."""
+        if close := getattr(self.estimator, "close", None):
+            close()
 
 
 # --------------------------------------------------------------------------------------------------------- processes

@@ -65,11 +65,12 @@ class Preview:
 def preview(recipe: Recipe) -> Preview:
     """Reads the task and draws the first generation. Raises RecipeError and DataError as a start of the run would."""
     solved = task.build(recipe.task)
-    rows, shape = solved.sizes(recipe.seed), solved.shape()
+    rows = {} if hasattr(solved, "rollout") else solved.sizes(recipe.seed)
+    shape = solved.shape()
     estimate.check(recipe.estimator, recipe.objectives, shape.input, shape.kind)
     plans = _first_plans(recipe, shape.input, shape.outputs)
     evaluations, epochs = _evaluations(recipe), getattr(recipe.estimator, "epochs", 0)
-    samples = round(rows["train"] * getattr(recipe.estimator, "share", 0.0)) * epochs
+    samples = round(rows.get("train", 0) * getattr(recipe.estimator, "share", 0.0)) * epochs
     flops = Range.of([plan.flops for plan in plans])
     workers = _workers(recipe)
     # backward costs twice the forward pass

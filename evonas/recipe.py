@@ -52,6 +52,10 @@ def _run_name(name: str) -> str:
 class StoreSettings(Settings):
     """What the run folder keeps."""
 
+    individuals: Literal["auto", "all", "champions"] = "auto"
+    """Individuals to keep: all, or the front with each generation's champions of the species, which is what auto does
+    where whole populations are estimated at once. Either way a run resumes exactly."""
+
     keep_weights: Literal["front", "all"] = "front"
     """Trained weights to keep: those of the front and the population, or of every individual."""
 
@@ -60,12 +64,7 @@ class _OrName:
     """Tells editors that a bare name stands for an objective's section."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"enum": objective_names()}, handler(schema)]}
-
-
-def objective_names() -> list[str]:
-    """The objectives that a recipe may list by name."""
-    return [name for name in objective.TABLE if name not in ("metric", "function")]
+        return {"anyOf": [{"enum": objective.names()}, handler(schema)]}
 
 
 _Task = Annotated[Any, Section(task.TABLE, imports=Imported)]
@@ -371,6 +370,28 @@ def _untrained_objectives(recipe: Recipe) -> Iterator[Mistake]:
             yield Mistake(("objectives", i), f"{one.name!r} needs training, and estimator 'lookup' does none: {cure}")
 
 
+def _recorded_by_none(recipe: Recipe) -> Iterator[Mistake]:
+    """Fitness and scores come from a population's estimator, or from a user's own."""
+    own = isinstance(recipe.estimator, Imported) or getattr(recipe.estimator, "function", None) is not None
+    if own or isinstance(recipe.estimator, estimate.PopulationSettings):
+        return
+    for i, one in enumerate(recipe.objectives):
+        if objective.TABLE[one.kind].recorded:
+            cure = "set estimator.kind: population, with encoding.kind: neat"
+            yield Mistake(("objectives", i), f"{one.name!r} is recorded by estimator 'population' only: {cure}")
+
+
+def _no_whole_population(recipe: Recipe) -> Iterator[Mistake]:
+    """The estimator of whole populations takes direct genomes, and is the one that plays."""
+    whole = isinstance(recipe.estimator, estimate.PopulationSettings)
+    if whole and recipe.encoding.kind == "dag":
+        text = "'population' takes direct genomes, encoding is 'dag': set encoding.kind: neat, or estimator.kind: train"
+        yield Mistake(("estimator", "kind"), text)
+    if isinstance(recipe.task, task.PlaySettings) and not whole and not isinstance(recipe.estimator, Imported):
+        text = f"task {recipe.task.kind!r} is played, not trained on: set estimator.kind: population"
+        yield Mistake(("estimator", "kind"), text)
+
+
 def _initial_too_many(recipe: Recipe) -> Iterator[Mistake]:
     genomes = len(getattr(recipe.encoding, "initial", ()))
     population = getattr(recipe.strategy, "population", genomes)
@@ -397,6 +418,8 @@ RULES = (
     Rule(frozenset({"objectives"}), _names_twice),
     Rule(frozenset({"objectives"}), _objectives_absent),
     Rule(frozenset({"objectives", "estimator"}), _untrained_objectives),
+    Rule(frozenset({"objectives", "estimator"}), _recorded_by_none),
+    Rule(frozenset({"task", "encoding", "estimator"}), _no_whole_population),
     Rule(frozenset({"encoding", "strategy"}), _initial_too_many),
 )
 
@@ -496,6 +519,47 @@ store:
   keep_weights: front
 """
 
+_NEAT_STARTER = """\
+# Neuroevolution with evonas. Check it: evonas check {file}   Run it: evonas run {file}
+# Only task, encoding.kind, objectives, strategy.kind and estimator.kind are needed; all keys: evonas schema
+version: 1
+name: {name}
+seed: 0  # names every random stream: the same recipe and seed give the same run
+
+# What is to be solved. {about}
+# Other kinds: {tasks}
+task:
+{task}
+
+# The search space. neat: networks of single nodes and links that grow from few (Stanley and Miikkulainen 2002).
+# Kinds: {encodings}
+encoding:
+  kind: neat
+  feed_forward: true  # false allows cycles: networks with a memory
+  initial_connection: full  # or none, fraction, single
+  activation: {{default: sigmoid, options: [sigmoid]}}  # add tanh, relu, sin, gauss ... to choose from
+  structure: {{add_node: 0.03, add_link: 0.1, remove_node: 0.01, remove_link: 0.03}}  # probabilities per child
+
+# What is maximised or minimised; add links or hidden with strategy.kind nsga2 to trade size for fitness.
+objectives: [fitness]
+
+# Who is born next. neat: species that share their fitness. Kinds: {strategies}
+strategy:
+  kind: neat
+  population: 150
+  generations: 100  # go on later with: evonas resume {name} --generations +50
+  goal: {{}}  # such as {{fitness: 3.9}}: the run ends when an individual reaches it
+  speciation: {{threshold: 3.0, target: 8}}  # the threshold is steered towards so many species
+
+# How good a network is. population: a whole generation as one compiled program. Kinds: {estimators}
+estimator:
+  kind: population
+
+# What the run folder keeps: the front and the species' champions, or all individuals.
+store:
+  individuals: champions
+"""
+
 
 def starter(kind: str, file: str = "recipe.yaml") -> str:
     """A commented recipe to start from, for a task of this kind. RecipeError for an unknown kind."""
@@ -504,12 +568,13 @@ def starter(kind: str, file: str = "recipe.yaml") -> str:
     settings = task.TABLE[kind]
     rooms = {"tasks": task, "encodings": encoding, "strategies": strategy, "estimators": estimate, "pools": pool}
     kinds = {word: ", ".join(room.TABLE) for word, room in rooms.items()}
-    return _STARTER.format(
+    grown = not issubclass(settings, task.TaskSettings)
+    return (_NEAT_STARTER if grown else _STARTER).format(
         file=file,
         name=kind,
         about=" ".join((settings.__doc__ or "").split()),
         task=_starting_task(kind, settings),
-        objectives=", ".join(objective_names()),
+        objectives=", ".join(objective.names()),
         goals="error, params",
         **kinds,
     )
@@ -523,10 +588,14 @@ def _starting_task(kind: str, settings: type[Settings]) -> str:
         if one.is_required():
             value = _PLACEHOLDERS.get(name, "data")
             lines.append(f"  {name}: {value}  # {about.get(name, '')}")
-    default = settings.model_fields["validation"].default
-    lines.append(f"  validation: {default}  # rows kept apart to score networks during the search")
+    if "validation" in settings.model_fields:
+        default = settings.model_fields["validation"].default
+        lines.append(f"  validation: {default}  # rows kept apart to score networks during the search")
     return "\n".join(lines)
 
 
-_PLACEHOLDERS = {"file": "data.csv", "x": "x.npy", "y": "y.npy", "function": "my_file.py:my_function"}
+_PLACEHOLDERS = {
+    "file": "data.csv", "x": "x.npy", "y": "y.npy", "function": "my_file.py:my_function", "inputs": 4, "outputs": 2,
+    "environment": "LunarLander-v3",
+}  # fmt: skip
 """What to write for a key that only the user knows."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from evonas import encoding, objective, pareto, task
 from evonas import recipe as recipes
+from evonas.cohort import Scored
 from evonas.core import Estimate, Genome, Individual, Objective, RecipeError, State
 from evonas.store import Store
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evonas.encoding.plan import Plan
+    from evonas.phenotype.export import Card
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,16 @@ class Run:
         if self.store.locked():
             return "running"
         done = len(self.generations()) >= self.recipe.strategy.generations
-        return "finished" if done else "interrupted"
+        return "finished" if done or self.solved is not None else "interrupted"
+
+    @property
+    def solved(self) -> int | None:
+        """The individual that first reached the recipe's goal, None where none has or none is set."""
+        return next((row["solved"] for row in self.generations() if row.get("solved") is not None), None)
+
+    def state(self) -> State | None:
+        """The newest state that is stored in full, None before the first."""
+        return self.store.load_state(self.encoding.from_json, getattr(self.encoding, "unpack_state", None))
 
     # reading --------------------------------------------------------------------------------------------------
 
@@ -111,7 +124,13 @@ class Run:
 
     def plan(self, id: int) -> Plan:
         """The network of an individual as data: steps with shapes, parameters and FLOPs."""
-        return self.encoding.decode(self.genome(id))  # type: ignore[no-any-return]
+        plan: Plan = self.encoding.decode(self.genome(id))
+        return plan.running(self._activations) if plan.is_graph else plan
+
+    @property
+    def _activations(self) -> int:
+        """Steps that a direct genome's network takes on one input: the task says it, or the estimator."""
+        return max(getattr(settings, "activations", 1) for settings in (self.recipe.task, self.recipe.estimator))
 
     def front(self, generation: int | None = None) -> list[Row]:
         """The run's Pareto front (after `generation`, by default the last), sorted by the first objective."""
@@ -137,14 +156,13 @@ class Run:
         return self.store.species()
 
     def lineage(self, id: int) -> list[Row]:
-        """The individual's ancestors from the founders on, itself last, in order of birth."""
-        family: set[int] = set()
+        """The individual's ancestors from the founders on, itself last, in order of birth; only those that are kept."""
+        family = {self.individual(id).id}
         pending = [id]
         while pending:
-            one = pending.pop()
-            if one not in family:
-                family.add(one)
-                pending += self.individual(one).parents
+            parents = self.store.kept(self.individual(pending.pop()).parents) - family
+            family |= parents
+            pending += sorted(parents)
         return self._rows(sorted(family))
 
     def network(self, id: int) -> nn.Module:
@@ -153,8 +171,9 @@ class Run:
         It takes inputs normalised by the mean and deviation of the task's data (`run.task.load(seed)`); those of a
         regression give outputs standardised by its targets. `export` writes both into the module's `predict`.
 
-        One that `evonas test` trained to the end comes with those weights, any other with the search's. Raises
-        RecipeError where its weights were not kept (`store.keep_weights: front` keeps the front and the population)."""
+        One that `evonas test` trained to the end comes with those weights, any other with the search's; a direct
+        genome's are its genes where it was not trained. Raises RecipeError where its weights were not kept
+        (`store.keep_weights: front` keeps the front and the population)."""
         from evonas.phenotype import network
 
         built = network.build(self.plan(id))
@@ -168,6 +187,10 @@ class Run:
         sha = final[-1] if final else estimate.weights if estimate else None
         if sha is not None and self.store.has_weights(sha):
             return self.store.weights(sha)
+        if sha is None and (plan := self.plan(id)).is_graph:
+            from evonas.phenotype import network
+
+            return network.to_bytes(network.build(plan))
         if sha is not None:
             why = f"they were not kept: store.keep_weights is {self.recipe.store.keep_weights!r}"
         else:
@@ -178,38 +201,66 @@ class Run:
             )
         raise RecipeError(f"individual {id} has no weights ({why}); choose one of the front: {self._front_ids()}")
 
-    def export(self, id: int, folder: str | Path) -> tuple[Path, ...]:
-        """Writes the network as a self-contained PyTorch module with weights and genome; returns the files' paths."""
-        from evonas.phenotype.export import Card, export_module
+    def export(self, id: int, folder: str | Path, to: Literal["module", "onnx"] = "module") -> tuple[Path, ...]:
+        """Writes the network as a self-contained PyTorch module with weights and genome, or as an ONNX file (needs the
+        extra evonas[onnx]); returns the files' paths."""
+        from evonas.phenotype.export import export_module, export_onnx
 
-        data = self.task.load(self.recipe.seed)
+        plan, weights, card, name = self.plan(id), self.weights(id), self._card(id), f"{self.name}-{id}"
+        if to == "onnx":
+            return (export_onnx(plan, weights, Path(folder) / f"{name}.onnx", card),)
+        return export_module(plan, weights, folder, name, card)
+
+    def _card(self, id: int) -> Card:
+        """What the individual's network is for."""
+        from evonas.phenotype.export import Card
+
         row = self._rows([id])[0]
-        values = {**row.values, **{f"test {name}": value for name, value in row.tested.items()}}
-        card = Card(
+        facts: dict[str, str | float] = {"run": self.name, "individual": id, **row.values}
+        facts |= {f"test {name}": value for name, value in row.tested.items()}
+        genome = self.encoding.to_json(self.genome(id))
+        if hasattr(self.task, "rollout"):
+            return Card("control", facts=facts, genome=genome)
+        data = self.task.load(self.recipe.seed)
+        regression = data.shape.kind == "regression"
+        return Card(
             kind=data.shape.kind,
             mean=data.mean.tolist(),
             std=data.std.tolist(),
             labels=data.shape.labels,
-            target_mean=data.target_mean.tolist() if data.shape.kind == "regression" else (),
-            target_std=data.target_std.tolist() if data.shape.kind == "regression" else (),
-            facts={"run": self.name, "individual": id, **values},
-            genome=self.encoding.to_json(self.genome(id)),
+            target_mean=data.target_mean.tolist() if regression else (),
+            target_std=data.target_std.tolist() if regression else (),
+            facts=facts,
+            genome=genome,
         )
-        return export_module(self.plan(id), self.weights(id), folder, f"{self.name}-{id}", card)
 
     def close(self) -> None:
         self.store.close()
 
-    def statistics(self, state: State, batch: Collection[Estimate]) -> dict[str, Any]:
-        """What is stored about a generation: evaluations, failures, hypervolume, species, best value per objective."""
+    def statistics(self, state: State, scored: Sequence[tuple[Individual, Estimate]] = ()) -> dict[str, Any]:
+        """What is stored about a generation: evaluations, failures, hypervolume, species, best value per objective;
+        of one that was estimated as a whole also every value's mean and deviation, and who reached the goal."""
         front = [state.estimates[id] for id in state.front]
-        return {
+        shared = {
             "evaluations": state.evaluations,
-            "failed": sum(estimate.status == "failed" for estimate in batch),
             "hypervolume": self._hypervolume(front, state.memory.get("reference")),
             "best": {one.name: _best(one, front) for one in self.objectives} if front else {},
             "species": len(state.species),
         }
+        if not isinstance(scored, Scored):
+            return {**shared, "failed": sum(estimate.status == "failed" for _, estimate in scored)}
+        scores = scored.scores
+        spread = {name: _spread(column[scores.ok]) for name, column in scores.columns.items()}
+        found = {name: one for name, one in spread.items() if one is not None}
+        return {**shared, "failed": len(scores.failed), "spread": found, "solved": state.memory.get("solved")}
+
+    def kept(self, state: State, scored: Scored) -> set[int]:
+        """Ids of a generation that the recipe keeps one by one: all, or the front and the species' champions."""
+        if self.recipe.store.individuals == "all":
+            return {int(id) for id in scored.born.ids}
+        champions = {one.champion for one in state.species if one.champion is not None}
+        solved = state.memory.get("solved")
+        return champions | set(state.front) | ({solved} if solved is not None else set())
 
     def _hypervolume(self, front: Sequence[Estimate], reference: Sequence[float] | None) -> float | None:
         if reference is None or not front:
@@ -262,6 +313,12 @@ class Run:
                 )
             )
         return rows
+
+
+def _spread(values: Any) -> dict[str, float] | None:
+    """Mean and standard deviation of what was measured; None where nothing finite was."""
+    finite = values[np.isfinite(values)]
+    return {"mean": float(finite.mean()), "deviation": float(finite.std())} if len(finite) else None
 
 
 def _best(objective: Objective, estimates: Sequence[Estimate]) -> float:

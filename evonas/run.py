@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -19,8 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evonas import encoding, estimate, objective, pool, strategy, task
+from evonas import encoding, estimate, native, objective, pool, strategy, task
 from evonas import recipe as recipes
+from evonas.cohort import Cohort, Scored, Scores
 from evonas.core import (
     DataError,
     Estimate,
@@ -33,6 +35,7 @@ from evonas.core import (
     RecipeError,
     State,
     Strategy,
+    dumps,
     seed_of,
     valid_name,
 )
@@ -40,7 +43,7 @@ from evonas.report.progress import Progress
 from evonas.results import Run
 from evonas.store import Store
 from evonas.strategy.problem import Problem, begin
-from evonas.task.data import Data
+from evonas.task.data import Data, TaskShape
 
 Observer = Callable[[Progress], None]
 
@@ -67,15 +70,44 @@ class _Search:
     stop: _Stop
 
     def follow(self, state: State) -> State:
-        """Generations until the recipe's last one."""
+        """Generations until the recipe's last one, or until its goal is first reached."""
         while state.generation < self.run.recipe.strategy.generations:
-            state = self.generation(state)
+            before, state = state, self.generation(state)
+            if _goal(before) is None and _goal(state) is not None:
+                break
+        return state
+
+    def caught_up(self, state: State) -> State:
+        """The newest state: generations after the last snapshot of a population are bred again from their scores."""
+        for generation in range(state.generation + 1, self.run.store.newest + 1):
+            try:
+                scores = self.run.store.journal(generation)
+            except DataError as error:
+                self.run.store.event("damage", f"generation {generation} is estimated again: {error}")
+                break
+            if scores is None:
+                break
+            born, asked = self.strategy.ask(state)
+            state = self.strategy.tell(asked, Scored(self._cohort(born), scores))
         return state
 
     def generation(self, state: State) -> State:
-        """One generation. Every estimate commits as it arrives, the generation with its state in one transaction."""
-        store, began = self.run.store, time.monotonic()
+        """One generation; it commits with its state in one transaction."""
+        began = time.monotonic()
         born, asked = self.strategy.ask(state)
+        whole = whole_population(self.workers)
+        done = self._one_by_one(born, asked) if whole is None else self._together(whole, born, asked)
+        state = self.strategy.tell(asked, done.scored)
+        with self.stop.held():
+            stats = self.run.statistics(state, done.scored)
+            self._commit(state, stats | {"engine_seconds": time.monotonic() - began - done.seconds}, done)
+        self.watch.generation(state, done.failed)
+        _refuse_hopeless(state, done.scored)
+        return state
+
+    def _one_by_one(self, born: Sequence[Individual], asked: State) -> _Done:
+        """Every estimate commits as it arrives, so that a killed run loses only those under way."""
+        store = self.run.store
         with self.stop.held():
             store.lay(born)
         known = store.estimates([individual.id for individual in born])
@@ -85,14 +117,38 @@ class _Search:
             with self.stop.held():
                 known |= store.commit(outcomes)
             self.watch.batch(asked, known.values(), len(born))
-        state = self.strategy.tell(asked, [(individual, known[individual.id]) for individual in born])
-        with self.stop.held():
-            engine = {"engine_seconds": time.monotonic() - began - arriving.seconds}
-            store.commit_generation(state, self.run.statistics(state, known.values()) | engine)
-            self.collect(state)
-        self.watch.generation(state)
-        _refuse_hopeless(state, known.values())
-        return state
+        return _Done([(individual, known[individual.id]) for individual in born], arriving.seconds)
+
+    def _together(self, whole: Whole, born: Sequence[Individual], asked: State) -> _Done:
+        """The whole population at once; its scores are kept with the generation."""
+        cohort = self._cohort(born)
+        began = time.monotonic()
+        scored, scores = whole(cohort, seed_of(self.run.recipe.seed, "estimate", asked.generation))
+        seconds = time.monotonic() - began
+        told = Scored(scored, scores.checked(self.run.objectives))
+        return _Done(told, seconds, changed=scored is not cohort, alone=not isinstance(born, Cohort))
+
+    def _cohort(self, born: Sequence[Individual]) -> Cohort:
+        return born if isinstance(born, Cohort) else Cohort.of(born, self.run.encoding.population)
+
+    def _commit(self, state: State, stats: Mapping[str, Any], done: _Done) -> None:
+        store, space = self.run.store, self.run.encoding
+        scored = done.scored
+        if isinstance(scored, Scored) and not done.alone:
+            keep = self.run.kept(state, scored)
+            store.commit_cohort(state, stats, scored, keep, space.pack_state, snapshot=done.changed)
+            return
+        if done.alone:
+            store.lay([individual for individual, _ in scored])
+            store.commit([Outcome(estimate) for _, estimate in scored])
+        store.commit_generation(state, stats)
+        self.collect(state)
+
+    def settle(self, state: State) -> None:
+        """Leaves a run so that opening it breeds nothing again."""
+        if isinstance(state.population, Cohort):
+            with self.stop.held():
+                self.run.store.snapshot(state, self.run.encoding.pack_state)
 
     def jobs(self, due: Sequence[Individual]) -> list[Job]:
         """The estimates to compute as plain data, their seeds named by the run's seed and the individual's id.
@@ -109,6 +165,33 @@ class _Search:
             tested = {test["weights"] for test in self.run.store.tests()}
             living = {estimate.weights for estimate in state.estimates.values()}
             self.run.store.collect({sha for sha in tested | living if sha})
+
+
+Whole = Callable[[Cohort, int], tuple[Cohort, Scores]]
+"""An estimator's `score`: a cohort and a seed in; its scores out, with the cohort as tuning may have changed it."""
+
+
+def whole_population(workers: Pool) -> Whole | None:
+    """The face of an estimator that takes a whole generation at once, None where estimates are made one by one."""
+    found: Whole | None = getattr(getattr(workers, "estimator", None), "score", None)
+    return found
+
+
+@dataclass(frozen=True)
+class _Done:
+    """An estimated generation: what the strategy is told, the seconds that estimating took, whether it changed genes,
+    and whether the strategy keeps its individuals one by one though they were estimated at once."""
+
+    scored: Sequence[tuple[Individual, Estimate]]
+    seconds: float
+    changed: bool = False
+    alone: bool = False
+
+    @property
+    def failed(self) -> int:
+        if isinstance(self.scored, Scored):
+            return len(self.scored.scores.failed)
+        return sum(estimate.status == "failed" for _, estimate in self.scored)
 
 
 class _Timed:
@@ -128,10 +211,10 @@ class _Timed:
             yield arrived
 
 
-def _refuse_hopeless(state: State, estimates: Collection[Estimate]) -> None:
+def _refuse_hopeless(state: State, scored: Sequence[tuple[Individual, Estimate]]) -> None:
     """Stops a run whose generation failed to the last individual and left nothing to breed from."""
-    if not state.population and not state.front:
-        reasons = [estimate.reason for estimate in sorted(estimates, key=lambda estimate: estimate.id)]
+    if not len(state.population) and not state.front:
+        reasons = [estimate.reason for _, estimate in scored]
         raise EvonasError(
             f"all {len(reasons)} networks of generation {state.generation} failed, the first with: {reasons[0]}; "
             "mend that and resume the run, or change the recipe"
@@ -179,7 +262,7 @@ def resume(
     except BaseException:
         store.close()
         raise
-    return _follow(store, observer)
+    return _follow(store, observer, onward=generations is not None)
 
 
 def test(
@@ -218,7 +301,7 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: _S
     due = [run.individual(id) for id in chosen if id not in tested]
     jobs = [Job(one.id, seed_of(seed, "final", one.id), run.encoding.to_json(one.genome)) for one in due]
     workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch", final=True)
-    watch = _Watch(run, observer, store.load_state(run.encoding.from_json) or begin(), workers.workers)
+    watch = _Watch(run, observer, run.state() or begin(), workers.workers)
     failures: list[str] = []
     done = 0
     try:
@@ -292,22 +375,25 @@ def problem(recipe: recipes.Recipe, space: Any, fresh: bool = True) -> Problem:
 # --------------------------------------------------------------------------------------------- starting, resuming
 
 
-def _follow(store: Store, observer: Observer | None) -> Run:
-    """Runs the loop over an open, writable store and hands the run back for reading."""
+def _follow(store: Store, observer: Observer | None, onward: bool = False) -> Run:
+    """Runs the loop over an open, writable store and hands the run back for reading; `onward` even past its goal."""
     run = Run(store)
     workers: Pool | None = None
     try:
         with _Stop() as stop, _rare_collections():
             try:
-                state = store.load_state(run.encoding.from_json) or begin()
+                state = run.state() or begin()
                 posed = problem(run.recipe, run.encoding, fresh=state.generation == 0)
-                search = strategy.build(run.recipe.strategy, posed)
                 workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch")
                 watch = _Watch(run, observer, state, workers.workers)
-                state = _Search(run, search, workers, watch, stop).follow(state)
+                search = _Search(run, strategy.build(run.recipe.strategy, posed), workers, watch, stop)
+                state = search.caught_up(state)
+                if onward or _goal(state) is None:
+                    state = search.follow(state)
+                search.settle(state)
             except KeyboardInterrupt:
                 raise _interrupted(run, stop) from None
-        store.event("finished", f"{state.generation} generations, {state.evaluations} estimates")
+        store.event("finished", f"{state.generation} generations, {state.evaluations} estimates{_told_goal(state)}")
         watch.end(state)
     finally:
         if workers is not None:
@@ -328,6 +414,16 @@ def _rare_collections() -> Iterator[None]:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+def _goal(state: State) -> int | None:
+    """The individual that reached the recipe's goal first."""
+    found: int | None = state.memory.get("solved")
+    return found
+
+
+def _told_goal(state: State) -> str:
+    return "" if _goal(state) is None else f"; the goal was reached by individual {_goal(state)}"
 
 
 def _interrupted(run: Run, stop: _Stop) -> Interrupted:
@@ -393,9 +489,10 @@ def _note_changes(store: Store) -> None:
             f"({', '.join(keys)}): restore them, or start a new run"
         )
     store.event("resumed", f"at generation {len(store.generations())}", {"process": os.getpid()})
-    differing = [key for key in ("torch", "numpy", "cpu_capability", "cuda") if now[key] != was.get(key)]
+    decisive = ("torch", "numpy", "cpu_capability", "cuda", "kernels")
+    differing = [key for key in decisive if key in was and now.get(key) != was[key]]
     if differing:
-        text = "; ".join(f"{key} {was.get(key)} -> {now[key]}" for key in differing)
+        text = "; ".join(f"{key} {was[key]} -> {now.get(key)}" for key in differing)
         store.event("warning", f"this resume is not bit-identical to an uninterrupted run: {text}")
 
 
@@ -422,10 +519,9 @@ def about(recipe: recipes.Recipe) -> dict[str, Any]:
 
     The data are loaded for that, so that every mistake in them shows before a run folder exists."""
     chosen = task.build(recipe.task)
-    data, sizes = chosen.load(recipe.seed), chosen.sizes(recipe.seed)
-    shape = data.shape
+    shape, sizes, print_ = _task_facts(recipe, chosen)
     return {
-        **machine(),
+        **machine(whole=recipe.estimator.kind == "population"),
         "threads": getattr(recipe.estimator, "threads", 1),
         "seed": recipe.seed,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -435,9 +531,18 @@ def about(recipe: recipes.Recipe) -> dict[str, Any]:
             "kind": shape.kind,
             "labels": list(shape.labels),
             "sizes": sizes,
-            "fingerprint": fingerprint(data),
+            "fingerprint": print_,
         },
     }
+
+
+def _task_facts(recipe: recipes.Recipe, chosen: Any) -> tuple[TaskShape, dict[str, int], str]:
+    """Shape, sizes and fingerprint of a task; one that is played has no rows, and is what its settings say."""
+    if hasattr(chosen, "rollout"):
+        settings = dumps(recipe.task.model_dump(mode="json"))
+        return chosen.shape(), {}, hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()
+    data = chosen.load(recipe.seed)
+    return data.shape, chosen.sizes(recipe.seed), fingerprint(data)
 
 
 def fingerprint(data: Data) -> str:
@@ -449,20 +554,28 @@ def fingerprint(data: Data) -> str:
     return whole.hexdigest()
 
 
-def machine() -> dict[str, Any]:
-    """Versions and hardware that decide whether a resume can be bit-identical."""
-    import torch
-
+def machine(whole: bool = False) -> dict[str, Any]:
+    """Versions and hardware that decide whether a resume can be bit-identical, of torch or of the kernels for whole
+    populations."""
     return {
-        "evonas": metadata.version("evonas"),
+        **_versions(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": metadata.version("numpy"),
-        "deap": metadata.version("deap"),
-        "moocore": metadata.version("moocore"),
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
+        **({"kernels": "compiled" if native.library("population") else "none"} if whole else _accelerators()),
+    }
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    return {name: metadata.version(name) for name in ("evonas", "torch", "numpy", "deap", "moocore")}
+
+
+def _accelerators() -> dict[str, Any]:
+    import torch
+
+    return {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
@@ -536,9 +649,9 @@ class _Watch:
         evaluations = state.evaluations + len(estimates)
         self._emit("batch", done=len(estimates), total=total, evaluations=evaluations, failures=failures)
 
-    def generation(self, state: State) -> None:
-        self._failures = self._last.failures
-        self._emit("generation", done=0, total=0, **self._standing(state))
+    def generation(self, state: State, failed: int) -> None:
+        self._failures += failed
+        self._emit("generation", done=0, total=0, failures=self._failures, **self._standing(state))
 
     def trainings(self, done: int, total: int) -> None:
         """Final trainings under way."""
@@ -548,7 +661,7 @@ class _Watch:
         self._emit("end", **self._standing(state))
 
     def _standing(self, state: State) -> dict[str, Any]:
-        statistics = self._run.statistics(state, ())
+        statistics = self._run.statistics(state)
         names = [one.name for one in self._run.objectives]
         front = tuple(tuple(state.estimates[id].values[name] for name in names) for id in state.front)
         shown = {key: statistics[key] for key in ("evaluations", "best", "hypervolume", "species")}

@@ -23,9 +23,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from evonas import yaml
+from evonas.cohort import (
+    Cohort,
+    Scored,
+    Scores,
+    cohort_from_bytes,
+    cohort_to_bytes,
+    scores_from_bytes,
+    scores_to_bytes,
+)
 from evonas.core import (
     DataError,
     Edit,
@@ -47,7 +57,7 @@ from evonas.marks import Marks
 
 __all__ = ["FORMAT", "Store", "StoreWarning", "state_from_json", "state_to_json"]
 
-FORMAT, SINCE = 1, "0.1.0"
+FORMAT, SINCE = 2, "0.1.0"
 """The format of the run folder, and the first version of evonas that reads it."""
 
 KEPT_STATES = 3
@@ -76,6 +86,8 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "species": ("generation INTEGER PRIMARY KEY", "body TEXT"),
     "fronts": ("generation INTEGER PRIMARY KEY", "body TEXT"),
     "states": ("generation INTEGER PRIMARY KEY", "body TEXT"),
+    "cohorts": ("generation INTEGER PRIMARY KEY", "population BLOB", "representatives BLOB", "scores BLOB"),
+    "journal": ("generation INTEGER PRIMARY KEY", "scores BLOB"),
     "events": ("number INTEGER PRIMARY KEY", "time REAL", "kind TEXT", "text TEXT", "data TEXT"),
     "tests": (
         "number INTEGER PRIMARY KEY", "individual INTEGER", "seed TEXT", "objectives TEXT", "curve TEXT", "cost TEXT",
@@ -91,6 +103,13 @@ _SCHEMA = {
 }
 _COUNTED = ("genomes", "individuals", "estimates", "generations", "species", "fronts", "events", "tests")
 """Tables that the ledger counts. Not the states: a damaged one gives way to an older one instead of ending the run."""
+
+_ADDED = ("cohorts", "journal")
+"""Tables that runs of format 1 lack: they get them when they are next written to."""
+
+SNAPSHOT_SHARE = 0.05
+"""Largest share of the time that goes into snapshots of a population; between them only scores are kept, and the
+generations since the last one are bred again from these."""
 
 _SHA = re.compile(r"[0-9a-f]{64}")
 _TIP = re.compile(r"(\d{20}) ([0-9a-f]{32})\n")
@@ -137,20 +156,60 @@ def state_from_json(data: Json, individuals: Mapping[int, Individual], estimates
         estimates={id: estimates[id] for id in data["estimates"]},
         front=tuple(data["front"]),
         species=tuple(
-            Species(
-                one["species"], individuals[one["representative"]], tuple(one["members"]), one["born"], one["best"],
-                one["improved"],
-            )
-            for one in data["species"]
+            _species_from_json(one, individuals[one["representative"]], one["members"]) for one in data["species"]
         ),
         marks=Marks.from_json(data["marks"]),
         evaluations=data["evaluations"],
         memory=data["memory"],
-    )  # fmt: skip
+    )
+
+
+def _cohort_state_to_json(state: State) -> Json:
+    """A state whose population is a cohort, without what its arrays hold."""
+    estimates = state.estimates
+    assert isinstance(estimates, Scores)
+    return {
+        "cohort": len(state.population),
+        "generation": state.generation,
+        "next_id": state.next_id,
+        "others": list(estimates.others),
+        "front": list(state.front),
+        "species": [_species_to_json(one) for one in state.species],
+        "marks": state.marks.to_json(),
+        "evaluations": state.evaluations,
+        "memory": dict(state.memory),
+    }
+
+
+def _cohort_state_from_json(
+    data: Json, packed: Row, unpack: Callable[[bytes], Sequence[Genome]], others: Mapping[int, Estimate]
+) -> State:
+    """The state again, from the arrays that were stored beside it."""
+    _, population, representatives, scores = packed
+    told = scores_from_bytes(scores)
+    standing = cohort_from_bytes(representatives, unpack) if representatives else ()
+    return State(
+        generation=data["generation"],
+        next_id=data["next_id"],
+        population=cohort_from_bytes(population, unpack),
+        estimates=replace(told, others={id: others[id] for id in data["others"]}),
+        front=tuple(data["front"]),
+        species=tuple(_species_from_json(one, standing[at], one["members"]) for at, one in enumerate(data["species"])),
+        marks=Marks.from_json(data["marks"]),
+        evaluations=data["evaluations"],
+        memory=data["memory"],
+    )
+
+
+def _species_from_json(one: Json, representative: Individual, members: Sequence[int]) -> Species:
+    return Species(
+        one["species"], representative, tuple(members), one["born"], one["best"], one["improved"], one.get("champion")
+    )
 
 
 def _species_to_json(species: Species) -> Json:
     return {
+        **({} if species.champion is None else {"champion": species.champion}),
         "species": species.id,
         "size": len(species.members),
         "representative": species.representative.id,
@@ -171,8 +230,14 @@ def _named(data: Json) -> tuple[set[int], set[int]]:
 
 def _stamp(table: str, row: Sequence[Any]) -> bytes:
     """The hash of one row. Texts carry their length, so that no two rows are spelt alike (as JSON: 4 x slower)."""
-    cells = [f"{len(cell)}:{cell}" if isinstance(cell, str) else repr(cell) for cell in row]
+    cells = [_spelt(cell) for cell in row]
     return hashlib.blake2b(",".join((table, *cells)).encode(), digest_size=16).digest()
+
+
+def _spelt(cell: Any) -> str:
+    if isinstance(cell, bytes):
+        return f"blob {hashlib.blake2b(cell, digest_size=16).hexdigest()}"
+    return f"{len(cell)}:{cell}" if isinstance(cell, str) else repr(cell)
 
 
 @dataclass(slots=True)
@@ -217,6 +282,7 @@ class Store:
         self._lock = lock
         self._tip: int | None = None
         self._since = time.monotonic()
+        self._shot, self._shot_cost = -math.inf, 0.0
         self._meta: dict[str, Json] = {}
 
     # opening and closing ------------------------------------------------------------------------------------
@@ -279,6 +345,7 @@ class Store:
             with _guarded(folder, "opening"):
                 store._db.execute("PRAGMA journal_mode=WAL")
                 store._db.execute("PRAGMA synchronous=NORMAL")
+                store._migrate()
                 store._read_meta()
                 store._mend_recipe()
                 store._tip = os.open(folder / "tip", os.O_WRONLY | os.O_CREAT, 0o644)
@@ -308,6 +375,21 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _migrate(self) -> None:
+        """Brings a run of an older format up to this one; what older versions wrote stays as it is."""
+        known = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+        missing = [table for table in _ADDED if table not in known]
+        if not missing:
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for table in missing:
+                self._db.execute(_SCHEMA[table])
+            self._put_meta("format", {"format": FORMAT, "since": SINCE})
+            self._db.execute("COMMIT")
+        finally:
+            _end(self._db)
 
     def _settle(self) -> None:
         """Checkpoints, and leaves WAL mode so that the finished folder can be read where nothing can be written."""
@@ -402,19 +484,91 @@ class Store:
         generation, body = state.generation, state_to_json(state)
         individuals, estimates = _named(body)
         self._refuse_unborn(individuals | estimates | set(state.front))
-        rest = {name: value for name, value in stats.items() if name not in ("hypervolume", "seconds", "evaluations")}
-        seconds = stats.get("seconds", time.monotonic() - self._since)
-        row = (generation, state.evaluations, _real(stats.get("hypervolume")), _real(seconds), time.time(), _json(rest))
+        row = self._generation_row(state, stats)
         with self._transaction() as ledger:
-            for table in ("generations", "species", "fronts"):
-                self._delete(ledger, table, "generation >= ?", generation)
-            self._delete(ledger, "states", "generation >= ? OR generation <= ?", generation, generation - KEPT_STATES)
-            self._insert(ledger, "generations", [row])
-            self._insert(ledger, "species", [(generation, _json(body["species"]))])
-            self._insert(ledger, "fronts", [(generation, _json(body["front"]))])
+            self._replace_generation(ledger, row, body["species"], body["front"])
             self._insert(ledger, "states", [(generation, _json(body))])
-            ledger.generation = generation
         self._since = time.monotonic()
+
+    def commit_cohort(
+        self,
+        state: State,
+        stats: Mapping[str, Json],
+        scored: Scored,
+        keep: Collection[int],
+        pack: Callable[[Sequence[Genome]], bytes],
+        snapshot: bool = False,
+    ) -> None:
+        """A finished generation that was estimated as a whole, in one transaction.
+
+        Of the individuals born in it those in `keep` are kept, with their estimates. The scores of all go into the
+        journal; the population itself is written with `snapshot`, or when the last time is long enough ago."""
+        kept = [scored.born[int(at)] for at in np.flatnonzero(np.isin(scored.born.ids, list(keep)))]
+        row, body = self._generation_row(state, stats), _cohort_state_to_json(state)
+        species = [{**one, "members": [id for id in (one.get("champion"),) if id in keep]} for one in body["species"]]
+        with self._transaction() as ledger:
+            known = self._find("individuals", [one.id for one in kept])
+            born = [one for one in kept if one.id not in known]
+            texts = {one.genome.key: one.genome.text for one in born}
+            missing = sorted(texts.keys() - self._find("genomes", texts).keys())
+            self._insert(ledger, "genomes", [(key, texts[key]) for key in missing])
+            self._insert(ledger, "individuals", [_birth_row(one) for one in born])
+            first, now = ledger.rows("estimates"), time.time()
+            estimates = [_estimate_row(scored.scores[one.id], first + i, now) for i, one in enumerate(born)]
+            self._insert(ledger, "estimates", estimates)
+            self._replace_generation(ledger, row, species, body["front"])
+            self._insert(ledger, "journal", [(state.generation, scores_to_bytes(scored.scores))])
+            if snapshot or time.monotonic() - self._shot > self._shot_cost / SNAPSHOT_SHARE:
+                self._put_snapshot(ledger, state, body, pack)
+        self._since = time.monotonic()
+
+    def snapshot(self, state: State, pack: Callable[[Sequence[Genome]], bytes]) -> None:
+        """Writes the state of a cohort where its last generation left that out, so that nothing must be bred again."""
+        with self._transaction() as ledger:
+            if not self._find("states", [state.generation]):
+                self._put_snapshot(ledger, state, _cohort_state_to_json(state), pack)
+
+    def _put_snapshot(
+        self, ledger: _Ledger, state: State, body: Json, pack: Callable[[Sequence[Genome]], bytes]
+    ) -> None:
+        began = time.monotonic()
+        population, estimates = state.population, state.estimates
+        assert isinstance(population, Cohort)
+        assert isinstance(estimates, Scores)
+        for table in ("states", "cohorts"):
+            old = self._db.execute(f"SELECT generation FROM {table} ORDER BY generation DESC").fetchall()
+            if len(old) >= KEPT_STATES:
+                self._delete(ledger, table, "generation <= ?", old[KEPT_STATES - 1][0])
+        representatives = Cohort.of([one.representative for one in state.species], lambda genomes: genomes)
+        blobs = (
+            cohort_to_bytes(population, pack),
+            cohort_to_bytes(representatives, pack) if state.species else b"",
+            scores_to_bytes(estimates),
+        )
+        self._insert(ledger, "states", [(state.generation, _json(body))])
+        self._insert(ledger, "cohorts", [(state.generation, *blobs)])
+        self._shot = time.monotonic()
+        # the commit, which writes the same bytes once more, is not over yet
+        self._shot_cost = 2 * (self._shot - began)
+
+    def _generation_row(self, state: State, stats: Mapping[str, Json]) -> Row:
+        rest = {name: value for name, value in stats.items() if name not in ("hypervolume", "seconds", "evaluations")}
+        seconds = _real(stats.get("seconds", time.monotonic() - self._since))
+        return (
+            state.generation, state.evaluations, _real(stats.get("hypervolume")), seconds, time.time(), _json(rest),
+        )  # fmt: skip
+
+    def _replace_generation(self, ledger: _Ledger, row: Row, species: Json, front: Json) -> None:
+        """Writes what every finished generation has, over what an older state may have left of it."""
+        generation = row[0]
+        for table in ("generations", "species", "fronts", "states", *_ADDED):
+            self._delete(ledger, table, "generation >= ?", generation)
+        if not self._db.execute("SELECT 1 FROM cohorts").fetchone():
+            self._delete(ledger, "states", "generation <= ?", generation - KEPT_STATES)
+        self._insert(ledger, "generations", [row])
+        self._insert(ledger, "species", [(generation, _json(species))])
+        self._insert(ledger, "fronts", [(generation, _json(front))])
+        ledger.generation = generation
 
     def event(self, kind: str, text: str, data: Json = None) -> None:
         """Records that something happened to the run."""
@@ -466,18 +620,30 @@ class Store:
 
     # reading ------------------------------------------------------------------------------------------------
 
-    def load_state(self, decode: Callable[[Json], Genome]) -> State | None:
-        """The state after the newest generation, None before the first.
+    @property
+    def newest(self) -> int:
+        """The newest finished generation, 0 before the first."""
+        with self._snapshot():
+            return self._read_ledger().generation or 0
+
+    def load_state(
+        self, decode: Callable[[Json], Genome], unpack: Callable[[bytes], Sequence[Genome]] | None = None
+    ) -> State | None:
+        """The newest state there is, None before the first. Where `newest` is further, the journal leads there.
 
         Where it is damaged, an older intact one is taken with a StoreWarning; the loop then replays what follows it."""
         with self._snapshot():
             newest = self._read_ledger().generation
+            stored = [row[0] for row in self._db.execute("SELECT generation FROM states ORDER BY generation DESC")]
+            journaled = self._has("journal") and self._db.execute("SELECT 1 FROM journal").fetchone()
         if newest is None:
             return None
         damage: DataError | None = None
-        for generation in range(newest, newest - KEPT_STATES, -1):
+        if not journaled and newest not in stored:
+            damage = self._damage("states", newest)
+        for generation in stored:
             try:
-                state = self._state(generation, decode)
+                state = self._state(generation, decode, unpack)
             except DataError as error:
                 damage = damage or error
                 continue
@@ -485,6 +651,17 @@ class Store:
                 self._note(f"state {newest} is damaged; going on from generation {generation} ({damage})")
             return state
         raise damage or self._damage("states")
+
+    def journal(self, generation: int) -> Scores | None:
+        """The scores of everyone born in a generation that was estimated as a whole; None where it was not."""
+        with self._snapshot():
+            found = self._find("journal", [generation]) if self._has("journal") else {}
+        return scores_from_bytes(found[generation][1]) if generation in found else None
+
+    def _journal(self) -> Iterator[tuple[int, Scores]]:
+        if self._has("journal"):
+            for generation, stamp, scores in self._db.execute("SELECT * FROM journal ORDER BY generation"):
+                yield generation, scores_from_bytes(self._checked("journal", stamp, (generation, scores))[1])
 
     def individual(self, id: int, decode: Callable[[Json], Genome]) -> Individual:
         """One individual; RecipeError naming the highest id where there is none such."""
@@ -530,6 +707,11 @@ class Store:
             wanted = list(ids)
             found = self._find("estimates", wanted)
         return {id: _estimate(found[id]) for id in wanted if id in found}
+
+    def kept(self, ids: Iterable[int]) -> set[int]:
+        """Those of the ids whose individuals are here; of whole populations only some are kept."""
+        with self._snapshot():
+            return set(self._find("individuals", ids))
 
     def finished(self, ids: Iterable[int] | None = None) -> set[int]:
         """Ids that have an estimate, of `ids` or of all."""
@@ -627,8 +809,13 @@ class Store:
                     hasher.update(_stamp(table, row))
             for row in self._all("generations"):
                 hasher.update(_stamp("generations", row[:2]))
-            for row in self._of_generation("states", newest):
+            for row in self._find("states", [newest]).values():
                 hasher.update(_stamp("states", row))
+            packed = self._find("cohorts", [newest]) if self._has("cohorts") else {}
+            for generation, *standing, scores in packed.values():
+                hasher.update(_stamp("cohorts", (generation, *standing, _without_cost(scores_from_bytes(scores)))))
+            for generation, told in self._journal():
+                hasher.update(_stamp("journal", (generation, _without_cost(told))))
         return hasher.hexdigest()
 
     # rows ---------------------------------------------------------------------------------------------------
@@ -711,6 +898,11 @@ class Store:
             raise self._damage(table, row[0])
         return row
 
+    def _has(self, table: str) -> bool:
+        """Whether the database has this table: runs of format 1 lack some until they are written to."""
+        query = "SELECT 1 FROM sqlite_master WHERE name = ?"
+        return self._db.execute(query, (table,)).fetchone() is not None
+
     def _births(self, ids: Sequence[int] | None) -> list[Row]:
         if ids is None:
             return list(self._all("individuals"))
@@ -719,6 +911,8 @@ class Store:
             if id not in found:
                 (highest,) = self._db.execute("SELECT max(id) FROM individuals").fetchone()
                 known = "it has none yet" if highest is None else f"the highest id is {highest}"
+                if highest is not None and 0 <= id < highest:
+                    known = "it was not kept; `store: {individuals: all}` in a recipe keeps every one"
                 raise RecipeError(f"no individual {id} in {self.folder.name}: {known}")
         return [found[id] for id in ids]
 
@@ -739,12 +933,20 @@ class Store:
             raise self._damage(table, generation)
         return found
 
-    def _state(self, generation: int, decode: Callable[[Json], Genome]) -> State:
+    def _state(
+        self, generation: int, decode: Callable[[Json], Genome], unpack: Callable[[bytes], Sequence[Genome]] | None
+    ) -> State:
         with self._snapshot():
             (row,) = self._of_generation("states", generation)
+            packed = self._find("cohorts", [generation]).get(generation) if self._has("cohorts") else None
         data = loads(row[1])
-        individuals, estimates = _named(data)
         try:
+            if "cohort" in data:
+                if packed is None or unpack is None:
+                    raise self._damage("cohorts", generation)
+                others = self.estimates(data["others"])
+                return _cohort_state_from_json(data, packed, unpack, others)
+            individuals, estimates = _named(data)
             born = {individual.id: individual for individual in self.individuals(sorted(individuals), decode)}
             return state_from_json(data, born, self.estimates(sorted(estimates)))
         except (KeyError, RecipeError):
@@ -773,7 +975,8 @@ class Store:
         with self._snapshot():
             self._read_meta()
             schema = dict(self._db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-            if schema != _SCHEMA:
+            older = {table: text for table, text in _SCHEMA.items() if table not in _ADDED}
+            if schema not in (_SCHEMA, older):
                 raise _damaged(self.folder, "its tables are not those of a run")
             commits = self._read_ledger().commits
             if thorough:
@@ -868,6 +1071,10 @@ class Store:
 def _birth_row(individual: Individual) -> Row:
     edits = _json([edit.to_json() for edit in individual.edits])
     return individual.id, individual.birth, individual.genome.key, _json(list(individual.parents)), edits
+
+
+def _without_cost(scores: Scores) -> bytes:
+    return scores_to_bytes(replace(scores, cost={}))
 
 
 def _edits(text: str) -> tuple[Edit, ...]:

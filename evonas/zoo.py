@@ -1,4 +1,4 @@
-"""The zoo: published architectures as genome files, to start a search from or to compare with.
+"""The zoo: published architectures and champions as genome files, to start a search from or to compare with.
 
 A file is JSON: `name`, `about`, `source`, `task` (kind, input, outputs), `params`, `flops`, `genome`; a bare genome, as
 `evonas export` writes it, is read too."""
@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from evonas.core import DataError, Encoding, Genome, RecipeError, loads, nearest
+from evonas.encoding import population
 from evonas.encoding.genes import DagGenome, EdgeGene, LayerGene
+from evonas.encoding.population import NeatGenome
 from evonas.marks import INPUT, OUTPUT, MarkBook
 
 __all__ = ["Entry", "enrol", "entries", "entry", "load", "names"]
 
 MAX_BYTES = 16_000_000
-"""A genome of the largest size allowed has under 2 MB; what is larger is no genome."""
+"""The largest layer graph allowed has under 2 MB, a direct genome of 200,000 links 12 MB; what is larger is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +84,23 @@ def load(name_or_path: str | os.PathLike[str], encoding: Encoding) -> Genome:
     return genome
 
 
-def enrol(genomes: Sequence[Any], book: MarkBook) -> tuple[DagGenome, ...]:
-    """Founders (layer graphs) from different files with marks that mean one thing in a run; they compute what they did.
+def enrol(genomes: Sequence[Any], book: MarkBook) -> tuple[Genome, ...]:
+    """Founders from different files with marks that mean one thing in a run; they compute what they did.
 
-    The marks in files are independent small numbers: equal ones would align by accident. Here two layers get the same
-    mark if they are the same operation fed by the same layers, so founders share marks from the input on until they
-    part ways, and copies of one founder share all. A new layer's mark is the one it would get if it were grown between
-    its first source and the output, as random genomes grow. Input and output keep 0 and 1. Stanley and Miikkulainen
-    2002, section 3.2. Raises DataError for a genome whose edges into the output cannot keep their order."""
+    The marks in files are independent small numbers: equal ones would align by accident. Input and output keep theirs;
+    every other node gets the mark that it would get if it were grown in this run, so copies of one founder share all
+    marks, and founders share those of what they have in common. Stanley and Miikkulainen 2002, section 3.2.
+
+    - Layer graphs: two layers get the same mark if they are the same operation fed by the same layers. A new one's mark
+      is that of a layer grown between its first source and the output, as random genomes grow. Raises DataError for a
+      genome whose edges into the output cannot keep their order.
+    - Direct genomes: a node is named by the two ends of the link it was put into, those of its oldest links."""
     places: dict[_Place, int] = {}
     taken: set[int] = set()
-    return tuple(_enrolled(genome, book, places, taken) for genome in genomes)
+    return tuple(
+        _transplanted(genome, book) if isinstance(genome, NeatGenome) else _enrolled(genome, book, places, taken)
+        for genome in genomes
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ files
@@ -181,3 +189,29 @@ def _ordered(new: _Remarked, old: DagGenome) -> bool:
         == [new.layers[edge.source] for edge in old.incoming[mark]]
         for mark in old.layer
     )
+
+
+def _transplanted(genome: NeatGenome, book: MarkBook) -> NeatGenome:
+    """A direct genome with marks from the book."""
+    ends = genome.inputs + genome.outputs
+    book.reserve(ends)
+    nodes, links = population.rows(genome)
+    known, taken = {mark: mark for mark in range(ends)}, set[int]()
+    oldest: dict[int, list[tuple[int, int]]] = {mark: [] for mark, *_ in nodes}
+    for _, source, target, *_ in links:
+        for mark in {source, target} - known.keys():
+            oldest[mark].append((source, target))
+    for mark in genome.node_mark.tolist()[genome.outputs :]:
+        known[mark] = book.node(*_split(mark, oldest[mark], known, genome.inputs), taken)
+        taken.add(known[mark])
+    nodes = [[known[mark], *values] for mark, *values in nodes]
+    links = [[book.edge(known[a], known[b]), known[a], known[b], *values] for _, a, b, *values in links]
+    return NeatGenome.of(genome.inputs, genome.outputs, genome.feed_forward, nodes, links)
+
+
+def _split(mark: int, links: Sequence[tuple[int, int]], known: Mapping[int, int], inputs: int) -> tuple[int, int]:
+    """The new marks of the ends that a node was put between, of its links' other ends those that are known: ends of
+    links that were removed since are unknown, then the first input and the first output stand in."""
+    source = next((a for a, b in links if b == mark and a in known), 0)
+    target = next((b for a, b in links if a == mark and b in known), inputs)
+    return known[source], known[target]

@@ -8,7 +8,7 @@ from typing import Any
 
 from evonas.core import Edit, Estimate, Individual, Objective, dumps
 from evonas.marks import MarkBook
-from evonas.species import SpeciationSettings
+from evonas.strategy import SpeciationSettings
 from evonas.strategy.problem import Problem
 
 OBJECTIVES = (Objective("f1"), Objective("f2"))

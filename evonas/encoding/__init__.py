@@ -5,11 +5,12 @@ from __future__ import annotations
 from evonas import imported
 from evonas.core import Encoding, Settings
 from evonas.encoding.dag import Bounds, DagEncoding, DagSettings, Initial
+from evonas.encoding.variation import NeatSettings
 from evonas.imported import Imported
 
 __all__ = ["TABLE", "ImportedEncoding", "build"]
 
-TABLE: dict[str, type[Settings]] = {"dag": DagSettings}
+TABLE: dict[str, type[Settings]] = {"dag": DagSettings, "neat": NeatSettings}
 """Settings of every encoding by its `kind`."""
 
 
@@ -26,6 +27,10 @@ def build(settings: Settings, input_shape: tuple[int, ...], outputs: int) -> Enc
     """The encoding for inputs of (channels, height, width) or (features,) and a number of outputs."""
     if isinstance(settings, DagSettings):
         return DagEncoding(settings, input_shape, outputs)
+    if isinstance(settings, NeatSettings):
+        from evonas.encoding.neat import NeatEncoding
+
+        return NeatEncoding(settings, input_shape, outputs)
     if isinstance(settings, ImportedEncoding):
         made: Encoding = imported.load(settings.kind)(settings.settings, input_shape, outputs)
         return made

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 StepOp = Literal[
     "input", "conv", "separable", "linear", "max_pool", "avg_pool", "identity", "dropout",
-    "sum", "concat", "global_pool", "flatten",
+    "sum", "concat", "global_pool", "flatten", "graph",
 ]  # fmt: skip
 
 Shape = tuple[int, ...]
@@ -31,7 +31,12 @@ class Step(NamedTuple):
     - separable: the same and depthwise_norm; the stride, kernel and dilation are the depthwise convolution's
     - linear: in_channels, channels, bias, norm, activation
     - max_pool, avg_pool: kernel, stride, padding (pairs), ceil; padding never counts
-    - identity: norm, activation; dropout: rate; the others have none"""
+    - identity: norm, activation; dropout: rate
+    - graph, a direct genome's network: inputs, outputs, feed_forward, activations (steps per input, 1), nodes as rows
+      (mark, bias, response, activation, aggregation) and links as rows (mark, source, target, weight, enabled), hidden
+      (number of nodes), depth
+
+    The others have none."""
 
     name: str
     op: StepOp
@@ -48,12 +53,29 @@ class Step(NamedTuple):
             return self.settings == {"norm": "none", "activation": "linear"}
         return self.op in ("dropout", "flatten")
 
+    @property
+    def inner(self) -> int:
+        """Numbers that inference holds beside input and output: a separable step's depthwise image, hidden nodes."""
+        if self.op == "separable":
+            return prod((self.settings["in_channels"], *self.shape[1:]))
+        return int(self.settings["hidden"]) if self.op == "graph" else 0
+
 
 @dataclass(frozen=True)
 class Plan:
     """A network as data: steps in execution order; the last one is the output, shape (outputs,)."""
 
     steps: tuple[Step, ...]
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether it is a direct genome's network of single nodes."""
+        return self.steps[-1].op == "graph"
+
+    def running(self, activations: int) -> Plan:
+        """A direct genome's network that takes so many steps on one input."""
+        last = self.steps[-1]
+        return Plan((*self.steps[:-1], last._replace(settings={**last.settings, "activations": activations})))
 
     @cached_property
     def params(self) -> int:
@@ -67,17 +89,18 @@ class Plan:
 
     @cached_property
     def depth(self) -> int:
-        """The largest number of steps with parameters on a path from input to output."""
+        """The largest number of steps with parameters on a path from input to output; a graph counts with its own."""
         deepest: list[int] = []
-        for _, _, inputs, _, _, params, _ in self.steps:
+        for _, op, inputs, _, settings, params, _ in self.steps:
             below = [deepest[i] for i in inputs]
-            deepest.append((max(below) if below else 0) + (params > 0))
+            own = settings["depth"] if op == "graph" else params > 0
+            deepest.append((max(below) if below else 0) + own)
         return deepest[-1]
 
     @cached_property
     def memory(self) -> int:
         """Peak activation memory of one sample's inference, bytes in float32: the largest sum of tensors alive at once,
-        with one tensor per step (norm and activation work in place) and a separable step's inner one."""
+        with one tensor per step (norm and activation work in place) and what a step holds inside."""
         owner: list[int] = []
         for i, step in enumerate(self.steps):
             owner.append(owner[step.inputs[0]] if step.passes else i)
@@ -88,8 +111,7 @@ class Plan:
         peak = alive = 0
         for i, step in enumerate(self.steps):
             alive += prod(step.shape) if owner[i] == i else 0
-            inner = prod((step.settings["in_channels"], *step.shape[1:])) if step.op == "separable" else 0
-            peak = max(peak, alive + inner)
+            peak = max(peak, alive + step.inner)
             done = {owner[j] for j in (*step.inputs, i)}
             alive -= sum(prod(self.steps[j].shape) for j in done if last[j] == i)
         return 4 * peak

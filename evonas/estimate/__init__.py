@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -160,7 +160,58 @@ class LookupSettings(Settings):
     """Bytes that one estimate may take beyond an idle worker process."""
 
 
-TABLE: dict[str, type[Settings]] = {"train": TrainSettings, "lookup": LookupSettings}
+class FineTune(Settings):
+    """Gradient steps on the training rows before a network is scored, all networks of a generation at once."""
+
+    steps: int = Field(default=10, ge=1, le=1_000_000)
+    """Gradient steps."""
+    batch: Annotated[Count, Field(ge=1)] | None = None
+    """Training rows per step, drawn in rounds; all unless given."""
+    lr: float = Field(default=0.01, gt=0, le=100)
+    """Learning rate."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Adam, or plain gradient descent."""
+    inherit: Literal["lamarckian", "baldwinian"] = "lamarckian"
+    """lamarckian: tuned weights become genes. baldwinian: they count for the score only."""
+
+
+class PopulationSettings(Settings):
+    """A whole generation of direct genomes (NEAT) at once: packed into one program, scored in arrays."""
+
+    kind: Literal["population"] = "population"
+    fitness: Literal["squared_error", "inverse_loss", "accuracy", "paper"] = "squared_error"
+    """The fitness on rows, more is better. squared_error: outputs * rows - sum of squared errors; inverse_loss:
+    1 / (1 + loss); accuracy; paper: (outputs * rows - sum of absolute errors) squared (Stanley and Miikkulainen 2002).
+    A task that is played has its own."""
+    kernel: Literal["auto", "c", "numba", "torch"] = "auto"
+    """How networks are computed; auto takes what is fastest here."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where; cuda needs kernel torch or auto. auto takes the CPU, which is fastest unless rows are many."""
+    threads: Literal["auto"] | int = "auto"
+    """Threads of the CPU; auto takes all cores. The results do not depend on it."""
+    activations: int = Field(default=1, ge=1, le=1_000)
+    """Steps that a recurrent network is run on one row, from a state of 0, before its outputs are read."""
+    rows: Annotated[Count, Field(ge=1)] | None = None
+    """Score on this many validation rows, drawn once per run; all unless given."""
+    fine_tune: FineTune | None = None
+    """Gradient descent before scoring; null means none."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> PopulationSettings:
+        if isinstance(self.threads, int) and not 1 <= self.threads <= 1024:
+            raise ValueError(f"threads {self.threads} is not allowed: give auto or 1 to 1024")
+        if self.device == "cuda" and self.kernel not in ("auto", "torch"):
+            raise ValueError(
+                f"kernel {self.kernel!r} runs on the CPU, device is cuda: set kernel: torch or device: cpu"
+            )
+        return self
+
+
+TABLE: dict[str, type[Settings]] = {
+    "train": TrainSettings,
+    "lookup": LookupSettings,
+    "population": PopulationSettings,
+}
 
 
 def read(
@@ -188,6 +239,11 @@ def training(recipe: Mapping[str, Any], final: bool) -> TrainSettings:
 
 def check(settings: Settings, objectives: Listed, input_shape: tuple[int, ...], kind: str) -> None:
     """Raises RecipeError where an estimator cannot serve the objectives or a task of this shape and kind."""
+    if isinstance(settings, PopulationSettings):
+        _check_population(settings, objectives, kind)
+        return
+    if kind == "control":
+        raise RecipeError("the task is played and has no rows to train on: set estimator.kind: population")
     objective.check(objectives, kind)
     if isinstance(settings, LookupSettings):
         _check_lookup(settings, objectives)
@@ -207,6 +263,24 @@ def _check_lookup(settings: LookupSettings, objectives: Listed) -> None:
             )
 
 
+_ON_ROWS = ("accuracy", "error", "loss")
+_ANYWHERE = ("fitness", "score")
+
+
+def _check_population(settings: PopulationSettings, objectives: Listed, kind: str) -> None:
+    known = _ANYWHERE if kind == "control" else _ANYWHERE + _ON_ROWS
+    for one in objective.parse(objectives):
+        if one.kind in known or objective.is_cheap(one):
+            continue
+        if one.kind in _ON_ROWS:
+            cure = "take fitness, or kind: score for another value that the task records"
+            raise RecipeError(f"objective {one.name!r} is for rows of data, the task is played: {cure}")
+        cure = f"take {', '.join(known)} or a size, or set estimator.kind: train"
+        raise RecipeError(f"objective {one.name!r} needs a trained network, estimator 'population' trains none: {cure}")
+    if settings.fine_tune is not None and kind == "control":
+        raise RecipeError("fine_tune needs training rows, the task is played: leave fine_tune out")
+
+
 def _check_training(settings: TrainSettings, input_shape: tuple[int, ...], kind: str) -> None:
     if settings.augment.active and len(input_shape) != 3:
         raise RecipeError(f"augment is for images, the task has {input_shape[0]} plain features: leave augment out")
@@ -221,8 +295,8 @@ def stage(recipe: Mapping[str, Any], folder: Path, final: bool = False) -> Path 
     """Lays the rows that all workers share into a folder, or gives None where the estimator needs none; loads no torch.
 
     Raises RecipeError, DataError."""
-    kind = "train" if final else recipe["estimator"].get("kind")
-    if kind == "lookup":
+    kind = _kind(recipe, final)
+    if kind in ("lookup", "population"):
         return None
     from evonas.estimate import data
 
@@ -231,6 +305,12 @@ def stage(recipe: Mapping[str, Any], folder: Path, final: bool = False) -> Path 
         check(training(recipe, final), recipe["objectives"], rows.shape.input, rows.shape.kind)
     data.stage(rows, folder)
     return folder
+
+
+def _kind(recipe: Mapping[str, Any], final: bool) -> str:
+    """Which estimator does the work: at the end one that trains, unless whole populations are scored without."""
+    kind = str(recipe["estimator"].get("kind"))
+    return "train" if final and kind != "population" else kind
 
 
 def capacity(section: Mapping[str, Any]) -> int:
@@ -286,7 +366,7 @@ def build(recipe: Mapping[str, Any], folder: Path | None = None, final: bool = F
 
     `final` gives the training of the recipe's `final` section, measured on the test rows. Your own estimator
     (`package.module:object`) is called with the recipe and the folder. Raises RecipeError, DataError."""
-    kind = "train" if final else str(recipe["estimator"].get("kind"))
+    kind = _kind(recipe, final)
     if ":" in kind:
         made: Estimator = imported.load(kind)(recipe, folder)
         return made
@@ -294,6 +374,10 @@ def build(recipe: Mapping[str, Any], folder: Path | None = None, final: bool = F
         from evonas.estimate.lookup import LookupEstimator
 
         return LookupEstimator(recipe)
+    if kind == "population":
+        from evonas.estimate.population import PopulationEstimator
+
+        return PopulationEstimator(recipe, folder, final)
     from evonas.estimate.train import TrainEstimator
 
     return TrainEstimator(recipe, folder, final)
@@ -303,8 +387,10 @@ __all__ = [
     "TABLE",
     "Augment",
     "FinalSettings",
+    "FineTune",
     "LookupSettings",
     "Optimizer",
+    "PopulationSettings",
     "Schedule",
     "TrainSettings",
     "build",

@@ -5,6 +5,7 @@ from outside can put code into it."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import keyword
 import math
@@ -20,9 +21,10 @@ from typing import Any, Literal, get_args
 from evonas.core import DataError, RecipeError, StorageError
 from evonas.encoding.decode import group_count
 from evonas.encoding.plan import Plan, Shape, Step, StepOp
-from evonas.phenotype import network
+from evonas.encoding.variation import ACTIVATIONS, AGGREGATIONS
+from evonas.phenotype import graph, network, onnx
 
-__all__ = ["Card", "export_module", "module_files"]
+__all__ = ["Card", "export_module", "export_onnx", "module_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Card:
     come normalised; `target_mean` and `target_std` give a regression's outputs their own units, one number per output;
     `labels` names the classes; `facts` are lines for the file's heading; `genome` is the genome as JSON."""
 
-    kind: Literal["classification", "regression"] = "classification"
+    kind: Literal["classification", "regression", "control"] = "classification"
     mean: Sequence[float] = ()
     std: Sequence[float] = ()
     labels: Sequence[str] = ()
@@ -66,6 +68,21 @@ def module_files(plan: Plan, weights: bytes, name: str, card: Card | None = None
     return files
 
 
+def export_onnx(plan: Plan, weights: bytes, path: str | os.PathLike[str], card: Card | None = None) -> Path:
+    """Writes the network as an ONNX file for any number of inputs at a time; returns its path.
+
+    It takes inputs as they are in the data and gives logits, or values in their own units: what `card` says of means
+    and deviations is built in. A recurrent network takes and gives its state as well: `state` (batch, size), zeros at
+    first, and `next_state`. Needs the extra evonas[onnx]. Raises RecipeError where it is missing, DataError for
+    weights of another network, StorageError where the file system refuses."""
+    card = card or Card()
+    _check(plan)
+    _numbers(card, plan.steps[0].shape, plan.steps[-1].shape[0])
+    built = network.build(plan)
+    network.load(built, network.from_bytes(weights))
+    return _write(Path(path), onnx.content(built.eval(), card.mean, card.std, card.target_mean, card.target_std))
+
+
 def _write(path: Path, content: bytes) -> Path:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -96,15 +113,10 @@ Needs torch and safetensors. The weights lie beside this file, in {module}.safet
 The numbers in the names of layers are the historical marks of their genes.
 """
 
-from collections import OrderedDict
-from pathlib import Path
-
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+{imports}
 
 {constants}
-
+{parts}
 class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +137,7 @@ def load(weights: str | Path = Path(__file__).with_suffix(".safetensors"), devic
 
 if __name__ == "__main__":
     network = load()
-    print("parameters:", sum(p.numel() for p in network.parameters()))
+    print("parameters:", sum(p.numel() for p in network.parameters() if p.requires_grad))
     print("output of an input of zeros:", network.predict(torch.zeros(1, *INPUT_SHAPE)))
 '''
 
@@ -144,6 +156,38 @@ _PREDICT_VALUE = '''\
         return self(self.normalise(x)){denormalise}
 '''
 
+_STEP = '''\
+
+    @torch.no_grad()
+    def step(self, x) -> Tensor:
+        """The next inputs of an episode, as they are in the data -> values, (batch, {outputs})."""
+        return self.graph.step(self.normalise(x)){denormalise}
+
+    def reset(self) -> None:
+        """Begins a new episode, with a batch of any size."""
+        self.graph.reset()
+'''
+
+_IMPORTS = """\
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+"""
+
+_GRAPH_IMPORTS = """\
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+"""
+
 _NORMALISE = '''\
     def normalise(self, x) -> Tensor:
         """A tensor or array of numbers as the network takes it."""
@@ -157,13 +201,17 @@ def _source(plan: Plan, name: str, module: str, card: Card) -> str:
     """The Python file; everything put into the template is a checked number, a known word or a literal."""
     steps, shape, outputs = plan.steps, plan.steps[0].shape, plan.steps[-1].shape[0]
     _check(plan)
-    classes = card.kind == "classification"
+    direct = [step for step in steps if step.op == "graph"]
+    # a single output is a number, not a choice among one class
+    classes = card.kind == "classification" and outputs > 1
     constants: dict[str, Sequence[object]] = {"INPUT_SHAPE": shape, **_numbers(card, shape, outputs)}
     if card.labels:
         constants["LABELS"] = [str(label) for label in card.labels]
     normalised = "(x - self.mean) / self.std" if card.mean else "x"
     denormalise = " * self.target_std + self.target_mean" if card.target_mean else ""
     predict = _PREDICT_CLASS if classes else _PREDICT_VALUE
+    if direct and not direct[-1].settings["feed_forward"]:
+        predict += _STEP
     values = {"outputs": _int(outputs), "denormalise": denormalise, "normalised": normalised}
     return _FILE.format(
         heading=f"{_plain(name)}: a network for {_plain(card.kind)}, found by evonas.",
@@ -173,6 +221,8 @@ def _source(plan: Plan, name: str, module: str, card: Card) -> str:
         counts=f"{_int(plan.params):,} parameters, {_int(plan.flops):,} FLOPs per input.",
         facts="".join(f"- {_plain(key)}: {_plain(value)}\n" for key, value in card.facts.items()),
         module=module,
+        imports=(_GRAPH_IMPORTS if direct else _IMPORTS).rstrip(),
+        parts="".join(map(_genes, direct)) + ("\n\n" + _parts() + "\n" if direct else ""),
         usage="classes, probabilities = network.predict(inputs)" if classes else "values = network.predict(inputs)",
         constants="".join(f"{key} = {_literal(value)}\n" for key, value in constants.items()),
         buffers=_buffers(constants, len(shape) > 1),
@@ -246,6 +296,8 @@ def _layer(step: Step, steps: Sequence[Step]) -> str:
             parts = _tail(step)
         case "max_pool" | "avg_pool":
             return f"self.{step.name} = {_pool(step)}"
+        case "graph":
+            return f"self.{step.name} = GraphNetwork({step.name.upper()})"
         case "dropout":
             return f"self.{step.name} = nn.Dropout({_float(s['rate'])!r})"
         case _:
@@ -310,6 +362,38 @@ def _call(function: str, *arguments: object, **options: tuple[Any, Any]) -> str:
     return f"{function}({', '.join([*map(str, arguments), *named])})"
 
 
+# ------------------------------------------------------------------------------------------------------------ graphs
+
+
+_NAMES = {name: name for name in (*ACTIVATIONS, *AGGREGATIONS)}
+
+
+def _genes(step: Step) -> str:
+    """A direct genome's genes as the constant that its network is built from: a row per gene."""
+    s = step.settings
+    nodes = [
+        (_int(mark), _float(bias), _float(response), _word(activation, _NAMES), _word(aggregation, _NAMES))
+        for mark, bias, response, activation, aggregation in s["nodes"]
+    ]
+    links = [(*map(_int, ends), _float(weight), bool(enabled)) for *ends, weight, enabled in s["links"]]
+    values = {"inputs": _int(s["inputs"]), "outputs": _int(s["outputs"]), "feed_forward": bool(s["feed_forward"]),
+              "activations": _int(s.get("activations", 1))}  # fmt: skip
+    lines = [f"    {key!r}: {value!r},\n" for key, value in values.items()]
+    for key, fields, rows in (
+        ("nodes", "mark, bias, response, activation, aggregation", nodes),
+        ("links", "mark, source, target, weight, enabled", links),
+    ):
+        lines += [f"    # {fields}\n", f"    {key!r}: [\n", *(f"        {row!r},\n" for row in rows), "    ],\n"]
+    # all texts are known words, so that only their quotes change
+    table = "".join(lines).replace("'", '"')
+    return f"{step.name.upper()}: dict[str, Any] = {{\n{table}}}\n"
+
+
+def _parts() -> str:
+    """The source of what a graph's network is made of."""
+    return "\n\n".join(inspect.getsource(part) for part in graph.PARTS)
+
+
 # ----------------------------------------------------------------------------------------------------------- forward
 
 
@@ -342,6 +426,8 @@ def _forward(plan: Plan) -> list[str]:
 
 
 def _variable(step: Step) -> str:
+    if step.op == "graph":
+        return step.name
     found = re.match(r"(layer|edge)([0-9]+)", step.name)
     assert found is not None, "names were checked"
     return f"{'x' if found[1] == 'layer' else 'e'}{found[2]}"
@@ -382,7 +468,7 @@ def _check(plan: Plan) -> None:
     for i, step in enumerate(plan.steps):
         if step.op not in get_args(StepOp):
             raise DataError(f"export: the operation {_plain(step.op)!r} is not known")
-        if not re.fullmatch(r"(?:layer|edge)[0-9]{1,16}(?:_merge|_reduce|_pool)?", step.name):
+        if not re.fullmatch(r"(?:layer|edge)[0-9]{1,16}(?:_merge|_reduce|_pool)?|flatten|graph", step.name):
             raise DataError(f"export: step {_plain(step.name)!r} is not named after a gene (layer5, edge7_pool)")
         if (i == 0) != (step.op == "input") or any(not 0 <= _int(j) < i for j in step.inputs):
             raise DataError(

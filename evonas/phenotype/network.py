@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from evonas.core import DataError, seed_of
 from evonas.encoding.decode import group_count
 from evonas.encoding.plan import Plan, Shape, Step
+from evonas.phenotype.graph import GraphNetwork
 
 MAX_PARAMS = 2**31
 """Networks with more parameters are refused before anything is allocated."""
@@ -28,7 +29,8 @@ _GAINS = {"linear": 1.0, "tanh": 5 / 3, "sigmoid": 1.0}
 class Network(nn.Module):
     """An interpreter over a plan: one submodule per step, named like it; (batch, *input shape) -> (batch, outputs).
 
-    Tensors are dropped as soon as no later step needs them. `layer5.conv.weight` belongs to the gene with mark 5."""
+    Tensors are dropped as soon as no later step needs them. `layer5.conv.weight` belongs to the gene with mark 5; a
+    direct genome's network is one GraphNetwork, `graph`, with its marks in `graph.link_marks`."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -90,9 +92,12 @@ def build(plan: Plan, seed: int | None = None, device: str | torch.device = "cpu
 @torch.no_grad()
 def initialise(network: Network, seed: int) -> None:
     """Kaiming-normal weights by fan-in with the gain of the activation that follows (none: 1); biases 0, norms 1 and
-    0. He et al. 2015, equation 10."""
+    0. He et al. 2015, equation 10. A graph's numbers stay what its genes say."""
+    given = {step.name for step in network.plan.steps if step.op == "graph"}
     gains = {step.name: _GAINS.get(step.settings.get("activation", "linear"), _RELU) for step in network.plan.steps}
     for name, parameter in network.named_parameters():
+        if name.partition(".")[0] in given:
+            continue
         if parameter.dim() == 1:
             parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
             continue
@@ -133,6 +138,11 @@ def load(network: nn.Module, named: Mapping[str, Tensor]) -> None:
         for name, value in own.items()
         if name in named and named[name].shape != value.shape
     ]
+    problems += [
+        f"{name} are not this genome's"
+        for name, value in own.items()
+        if name.endswith("_marks") and not problems and not torch.equal(named[name].to(value.device), value)
+    ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise DataError(f"weights: {'; '.join(problems[:5])}{more}: are they of another genome?")
@@ -169,6 +179,8 @@ def _program(plan: Plan) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 def _module(step: Step, source: Shape) -> nn.Module:
     settings = step.settings
+    if step.op == "graph":
+        return GraphNetwork(settings)
     if step.op in _BLOCKS:
         return _sequence(_BLOCKS[step.op](step, source))
     if step.op in ("max_pool", "avg_pool"):

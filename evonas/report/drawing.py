@@ -8,20 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path as Curve
-from matplotlib.textpath import TextPath
 
 from evonas.core import Genome
 from evonas.encoding.plan import Plan, Shape, Step
-from evonas.report.figures import FAINT, INK, save, short, styled
+from evonas.report import graphs
+from evonas.report.figures import FAINT, MARGIN, SOFT, breadth, headed, save, short, styled
 from evonas.report.layout import Layout, layered
 
 __all__ = ["describe", "draw", "save", "text"]
@@ -37,14 +35,10 @@ COLOURS = {
 }
 """Okabe and Ito's hues, dark enough to carry white text; related operations share a hue."""
 
-_BOX, _PILL, _GAP, _BAR, _PAD, _MARGIN = 0.46, 0.24, 0.27, 0.36, 0.13, 0.3
-"""Inches: heights of a box and a pill, the gap between ranks, the bar with the mark, padding, the picture's margin."""
+_BOX, _PILL, _GAP, _BAR, _PAD = 0.46, 0.24, 0.27, 0.36, 0.13
+"""Inches: heights of a box and a pill, the gap between ranks, the bar with the mark, padding."""
 
-_SOFT, _WIRE = "#5B626C", "#7C8490"
-
-_LARGEST_PNG = 60_000
-"""Agg draws at most 65,536 pixels a side; beyond this many a picture gets fewer dots per inch."""
-
+_WIRE = "#7C8490"
 
 # ------------------------------------------------------------------------------------------------------------ words
 
@@ -138,20 +132,14 @@ class _Scene:
 def draw(plan: Plan, genome: Genome | None = None, *, title: str = "") -> Figure:
     """A plan as a picture from input (top) to output (bottom); its size follows from the network's.
 
-    With its `genome`, the heading names the genome's key."""
+    With its `genome`, the heading names the genome's key. A direct genome's network is drawn by `graphs.draw`."""
+    if plan.steps[-1].op == "graph":
+        return graphs.draw(plan.steps[-1].settings, title, genome.key[:10] if genome is not None else "")
     facts = [f"{plan.params:,} parameters  ·  {_flops(plan.flops)}", f"depth {plan.depth}"]
     if genome is not None:
         facts[1] += f"  ·  genome {genome.key[:10]}"
-    heading = [(title, 11, True)] * bool(title) + [(fact, 9, False) for fact in facts]
-    scene = _scene(plan, 0.2 * len(heading) + 0.22 + _MARGIN)
-    left, right = scene.sides()
-    # a heading wider than the network makes room for itself
-    missing = max(0.0, max(_breadth(*line) for line in heading) - (right - left))
-    left, right = left - missing / 2, right + missing / 2
-    figure, ax = _canvas((left - _MARGIN, right + _MARGIN), scene.ranks[-1][1] + _MARGIN)
-    for i, (line, size, bold) in enumerate(heading):
-        ax.text(left, _MARGIN + 0.2 * i, line, fontsize=size, fontweight="bold" if bold else "normal",
-                color=INK if bold else _SOFT, va="top")  # fmt: skip
+    scene = _scene(plan, 0.2 * (len(facts) + bool(title)) + 0.22 + MARGIN)
+    figure, ax = headed(title, facts, scene.sides(), scene.ranks[-1][1])
     targets: dict[int, list[int]] = {}
     for target, step in enumerate(plan.steps):
         for source in sorted(set(step.inputs)):
@@ -174,22 +162,13 @@ def _card(step: Step) -> _Card:
     colour = COLOURS.get(step.op) if mark(step) else None
     if colour is None:
         title = f"{name}   {_extent(step.shape)}"
-        return _Card(title, "", "", None, max(_breadth(title, 8.5, False) + 0.3, 0.9), _PILL)
+        return _Card(title, "", "", None, max(breadth(title, 8.5, False) + 0.3, 0.9), _PILL)
     facts = [after, _extent(step.shape), f"{step.params:,} params" if step.params else ""]
     detail = "  ·  ".join(fact for fact in facts if fact)
     number = mark(step)
-    bar = max(_BAR, _breadth(number, 9, True) + 0.14)
-    width = bar + 2 * _PAD + max(_breadth(name, 10, True), _breadth(detail, 8, False))
+    bar = max(_BAR, breadth(number, 9, True) + 0.14)
+    width = bar + 2 * _PAD + max(breadth(name, 10, True), breadth(detail, 8, False))
     return _Card(name, detail, number, colour, max(width, 1.7), _BOX)
-
-
-@lru_cache(maxsize=4096)
-def _breadth(words: str, size: float, bold: bool) -> float:
-    """How wide a text is, in inches."""
-    if not words.strip():
-        return 0.0
-    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    return float(TextPath((0, 0), words, size=size, prop=font).get_extents().width) / 72
 
 
 def _scene(plan: Plan, top: float) -> _Scene:
@@ -209,18 +188,6 @@ def _scene(plan: Plan, top: float) -> _Scene:
     return _Scene(tuple(cards), layout, tuple(ranks))
 
 
-def _canvas(xs: tuple[float, float], height: float) -> tuple[Figure, Axes]:
-    """A figure whose data units are inches, y growing downwards."""
-    width = xs[1] - xs[0]
-    # patches are added as artists: the limits are known, and finding them again took half the time
-    figure = Figure(figsize=(width, height), dpi=min(150, _LARGEST_PNG / max(width, height)))
-    ax = figure.add_axes((0, 0, 1, 1))
-    ax.set_xlim(*xs)
-    ax.set_ylim(height, 0)
-    ax.set_axis_off()
-    return figure, ax
-
-
 def _draw_card(ax: Axes, card: _Card, x: float, y: float) -> None:
     left, top = x - card.width / 2, y - card.height / 2
     if card.colour is None:
@@ -232,14 +199,14 @@ def _draw_card(ax: Axes, card: _Card, x: float, y: float) -> None:
     box = FancyBboxPatch((left, top), card.width, card.height, boxstyle="round,pad=0,rounding_size=0.07",
                          facecolor="#F7F8FA", edgecolor=card.colour, linewidth=1.2, zorder=3)  # fmt: skip
     ax.add_artist(box)
-    bar = max(_BAR, _breadth(card.mark, 9, True) + 0.14)
+    bar = max(_BAR, breadth(card.mark, 9, True) + 0.14)
     strip = Rectangle((left, top), bar, card.height, facecolor=card.colour, linewidth=0, zorder=3.5)
     ax.add_artist(strip)
     strip.set_clip_path(box)
     ax.text(left + bar / 2, y, card.mark, fontsize=9, fontweight="bold", color="white", ha="center",
             va="center_baseline", zorder=4)  # fmt: skip
     ax.text(left + bar + _PAD, y - 0.09, card.title, fontsize=10, fontweight="bold", va="center_baseline", zorder=4)
-    ax.text(left + bar + _PAD, y + 0.115, card.detail, fontsize=8, color=_SOFT, va="center_baseline", zorder=4)
+    ax.text(left + bar + _PAD, y + 0.115, card.detail, fontsize=8, color=SOFT, va="center_baseline", zorder=4)
 
 
 def _draw_edges(ax: Axes, scene: _Scene, source: int, targets: Sequence[int]) -> None:
@@ -275,7 +242,10 @@ def _smooth(points: Sequence[tuple[float, float]]) -> Curve:
 
 
 def text(plan: Plan) -> str:
-    """A plan as lines of text: rails that show where tensors go, then mark, operation, shape, parameters and FLOPs."""
+    """A plan as lines of text: rails that show where tensors go, then mark, operation, shape, parameters and FLOPs; a
+    direct genome's network by `graphs.text`."""
+    if plan.steps[-1].op == "graph":
+        return graphs.text(plan.steps[-1].settings)
     rails = _rails([step.inputs for step in plan.steps])
     rows = [("", "mark", "operation", "shape", "params", "FLOPs")]
     for step, rail in zip(plan.steps, rails, strict=True):

@@ -9,7 +9,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
 from itertools import groupby
 from pathlib import Path
 from threading import RLock
@@ -18,13 +18,21 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from evonas import pareto
 from evonas.core import Objective, RecipeError, StorageError
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B5B95", "#8C6D31")
-INK, FAINT, GRID = "#262A30", "#9AA1AB", "#E6E8EC"
+INK, SOFT, FAINT, GRID = "#262A30", "#5B626C", "#9AA1AB", "#E6E8EC"
+
+MARGIN = 0.3
+"""Inches around a drawing."""
+
+_LARGEST_PNG = 60_000
+"""Agg draws at most 65,536 pixels a side; beyond this many a picture gets fewer dots per inch."""
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -185,12 +193,18 @@ def species(history: Sequence[Mapping[int, int]], *, title: str = "Species") -> 
     # generation g is a bar from g - 1/2 to g + 1/2, so that a run of one generation shows something too
     edges = [g + 0.5 for g in range(len(history) + 1)]
     below = [0] * len(history)
+    total = max(sum(generation.values()) for generation in history)
+    # over hundreds of generations white borders would hide small species
+    line = min(0.6, 30 / len(history))
     for i, id in enumerate(ids):
         sizes = [generation.get(id, 0) for generation in history]
         above = [low + size for low, size in zip(below, sizes, strict=True)]
-        ax.fill_between(edges, [*below, below[-1]], [*above, above[-1]], step="post", color=PALETTE[i % len(PALETTE)],
-                        alpha=0.82, linewidth=0.6, edgecolor="white")  # fmt: skip
-        _name_band(ax, str(id), sizes, below, above, max(sum(g.values()) for g in history))
+        born, died = _span(sizes)
+        here = slice(born, died)
+        ax.fill_between(edges[born : died + 1], [*below[here], below[died - 1]], [*above[here], above[died - 1]],
+                        step="post", color=PALETTE[i % len(PALETTE)], alpha=0.82, linewidth=line,
+                        edgecolor="white")  # fmt: skip
+        _name_band(ax, str(id), sizes, below, above, total)
         below = above
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylim(0, max(below) or 1)
@@ -246,6 +260,39 @@ def learning_curves(
     return figure
 
 
+# --------------------------------------------------------------------------------------------------------- drawings
+
+
+@lru_cache(maxsize=4096)
+def breadth(words: str, size: float, bold: bool) -> float:
+    """How wide a text is, in inches."""
+    if not words.strip():
+        return 0.0
+    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
+    return float(TextPath((0, 0), words, size=size, prop=font).get_extents().width) / 72
+
+
+def headed(title: str, facts: Sequence[str], sides: tuple[float, float], bottom: float) -> tuple[Figure, Axes]:
+    """A figure for a drawing whose data units are inches, y growing downwards, under a title and lines of facts.
+
+    `sides` are the drawing's left and right end; a heading that is wider makes room for itself."""
+    heading = [(title, 11, True)] * bool(title) + [(fact, 9, False) for fact in facts]
+    left, right = sides
+    missing = max(0.0, max(breadth(*line) for line in heading) - (right - left))
+    left, right = left - missing / 2, right + missing / 2
+    width, height = right - left + 2 * MARGIN, bottom + MARGIN
+    # patches are added as artists: the limits are known, and finding them again took half the time
+    figure = Figure(figsize=(width, height), dpi=min(150, _LARGEST_PNG / max(width, height)))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set_xlim(left - MARGIN, right + MARGIN)
+    ax.set_ylim(height, 0)
+    ax.set_axis_off()
+    for i, (line, size, bold) in enumerate(heading):
+        ax.text(left, MARGIN + 0.2 * i, line, fontsize=size, fontweight="bold" if bold else "normal",
+                color=INK if bold else SOFT, va="top")  # fmt: skip
+    return figure, ax
+
+
 # ---------------------------------------------------------------------------------------------------------- details
 
 
@@ -295,6 +342,16 @@ def _limits(ax: Axes, axes: tuple[Objective, Objective]) -> None:
                 line(bound, color=PALETTE[1], linestyle="--", linewidth=1, alpha=0.7, zorder=1)
 
 
+_ACROSS = 6.2
+"""Inches that a figure's axes are wide, about."""
+
+
+def _span(sizes: Sequence[int]) -> tuple[int, int]:
+    """The first position with a member, and the one behind the last."""
+    alive = [i for i, size in enumerate(sizes) if size] or [0]
+    return alive[0], alive[-1] + 1
+
+
 def _name_band(
     ax: Axes, name: str, sizes: Sequence[int], below: Sequence[int], above: Sequence[int], total: int
 ) -> None:
@@ -303,7 +360,8 @@ def _name_band(
     stretches = [list(run) for is_thick, run in groupby(range(len(sizes)), thick.__getitem__) if is_thick]
     longest = max(stretches, key=len)
     at = longest[len(longest) // 2]
-    if sizes[at] * 20 >= total:
+    room = _ACROSS * len(longest) / len(sizes)
+    if sizes[at] * 20 >= total and room >= breadth(name, 9, True):
         ax.text(at + 1, (below[at] + above[at]) / 2, name, ha="center", va="center", color="white", fontsize=9,
                 fontweight="bold", clip_on=True)  # fmt: skip
 

@@ -7,7 +7,7 @@ one tensor. Pure: lists in, a value out; no drawing library."""
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
@@ -39,17 +39,27 @@ class _Place:
     x: float = 0.0
 
 
-def layered(inputs: Sequence[Sequence[int]], widths: Sequence[float], gap: float = 0.3, lane: float = 0.16) -> Layout:
+def layered(
+    inputs: Sequence[Sequence[int]],
+    widths: Sequence[float],
+    gap: float = 0.3,
+    lane: float = 0.16,
+    ranks: Sequence[int] | None = None,
+    still: Collection[int] = (),
+) -> Layout:
     """Places nodes given in topological order, `inputs[i]` being earlier nodes. `gap` keeps nodes apart sideways,
-    `lane` keeps edges apart from each other; both and `widths` share the unit of the resulting x."""
-    rank = _ranks(inputs)
-    places, lanes = _places(inputs, widths, rank)
+    `lane` keeps edges apart from each other; both and `widths` share the unit of the resulting x.
+
+    `ranks` says where nodes stand instead of as high as they can; each must be below its inputs. Nodes of the ranks in
+    `still` keep their order, and the longest path of a graph with given ranks need not be a straight line."""
+    rank = _ranks(inputs) if ranks is None else list(ranks)
+    places, lanes = _places(inputs, widths, rank, ranks is None)
     rows: list[list[int]] = [[] for _ in range(max(rank, default=-1) + 1)]
     for i, r in enumerate(rank):
         rows[r].append(i)
         for step, bend in enumerate(lanes[i], start=1):
             rows[r + step].append(bend)
-    _order(rows, places)
+    _order(rows, places, still)
     _spread(rows, places, gap, lane)
     for _ in range(2):
         _straighten(rows, places, [bends for bends in lanes if bends], gap, lane)
@@ -74,10 +84,10 @@ def _spine(inputs: Sequence[Sequence[int]], rank: Sequence[int]) -> set[int]:
 
 
 def _places(
-    inputs: Sequence[Sequence[int]], widths: Sequence[float], rank: Sequence[int]
+    inputs: Sequence[Sequence[int]], widths: Sequence[float], rank: Sequence[int], straight: bool
 ) -> tuple[list[_Place], list[list[int]]]:
     """The graph with a bend in every rank that an edge passes: its places, and each node's bends from rank to rank."""
-    spine = _spine(inputs, rank) if inputs else set()
+    spine = _spine(inputs, rank) if inputs and straight else set()
     places = [_Place(width, spine=i in spine) for i, width in enumerate(widths)]
     lanes: list[list[int]] = [[] for _ in inputs]
 
@@ -98,12 +108,14 @@ def _places(
     return places, lanes
 
 
-def _order(rows: list[list[int]], places: Sequence[_Place]) -> None:
+def _order(rows: list[list[int]], places: Sequence[_Place], still: Collection[int]) -> None:
     """Sorts each row by the mean position of its neighbours, down and up in turn; keeps the least crossed order."""
     best, fewest = [list(row) for row in rows], _crossings(rows, places)
     for sweep in range(_SWEEPS):
         downward = sweep % 2 == 0
         for r in range(1, len(rows)) if downward else range(len(rows) - 2, -1, -1):
+            if r in still:
+                continue
             at = {place: i for i, place in enumerate(rows[r - 1] if downward else rows[r + 1])}
             here = {place: i for i, place in enumerate(rows[r])}
             middle = {}

@@ -399,7 +399,9 @@ def zoo(entries: Iterable[Entry]) -> Table:
 
 
 def layers(plan: Plan) -> Table:
-    """The steps of a network: operation, inputs, output shape, parameters, FLOPs."""
+    """The steps of a network: operation, inputs, output shape, parameters, FLOPs; of a direct genome its `genes`."""
+    if plan.steps[-1].op == "graph":
+        return genes(plan)
     columns = (
         Column("name", "name", right=False),
         Column("op", "operation", right=False),
@@ -416,3 +418,26 @@ def layers(plan: Plan) -> Table:
             for step in plan.steps
         ),
     )
+
+
+def genes(plan: Plan) -> Table:
+    """A direct genome's genes: a row per node that is no input, then a row per link."""
+    columns = (
+        Column("gene", "gene", right=False),
+        Column("mark", "mark"),
+        Column("source", "from"),
+        Column("target", "to"),
+        Column("weight", "weight", number),
+        Column("enabled", "enabled", lambda on: "yes" if on else "no", right=False),
+        Column("bias", "bias", number),
+        Column("response", "response", number),
+        Column("activation", "activation", right=False),
+        Column("aggregation", "aggregation", right=False),
+    )
+    graph = plan.steps[-1].settings
+    first = graph["inputs"] + graph["outputs"]
+    nodes = [
+        ("hidden" if row[0] >= first else "output", row[0], None, None, None, None, *row[1:]) for row in graph["nodes"]
+    ]
+    links = [("link", *row[:4], bool(row[4]), None, None, None, None) for row in graph["links"]]
+    return Table(columns, (*nodes, *links))

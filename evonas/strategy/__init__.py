@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from evonas import imported
 from evonas.core import Settings, Strategy, nearest
 from evonas.imported import Imported
-from evonas.species import SpeciationSettings
 
 DEAP_SELECTION: dict[str, tuple[str, ...]] = {
     "selAutomaticEpsilonLexicase": (),
@@ -63,6 +62,19 @@ class DeapSelection(Settings):
         return self
 
 
+class SpeciationSettings(Settings):
+    """How the population is divided into species."""
+
+    threshold: float = Field(default=1.0, gt=0)
+    """Compatibility distance to a representative within which a genome belongs to its species."""
+    target: int | None = Field(default=6, ge=1)
+    """Number of species that the threshold is steered towards; null keeps the threshold fixed."""
+    step: float = Field(default=0.1, gt=0, lt=1)
+    """Share by which the threshold changes per generation while the number of species is off target."""
+    restrict_mating: bool = False
+    """Mate only within a species; the species are otherwise for inspection. NEAT always does."""
+
+
 class Nsga2Settings(Settings):
     """NSGA-II (Deb et al. 2002): (mu + lambda) survival by Pareto rank and crowding, binary tournaments for parents."""
 
@@ -99,6 +111,43 @@ class RandomSettings(Settings):
     """Division of each batch into species; null switches it off."""
 
 
+class NeatStrategySettings(Settings):
+    """NEAT (Stanley and Miikkulainen 2002): species share their fitness and reproduce in proportion to it."""
+
+    kind: Literal["neat"] = "neat"
+    population: int = Field(default=150, ge=2, le=10_000_000)
+    """Individuals of a generation."""
+    generations: int = Field(default=100, ge=1, le=10_000_000)
+    """Generations in all, the first random one included."""
+    goal: dict[str, float] = Field(default_factory=dict)
+    """Recorded values by name that solve the task when one individual reaches them all; the run then ends."""
+    speciation: SpeciationSettings | None = Field(
+        default_factory=lambda: SpeciationSettings(threshold=3.0, target=None)
+    )
+    """Division into species; null makes the population one species."""
+    survival: float = Field(default=0.2, gt=0, le=1)
+    """Share of each species, the fittest, that has children."""
+    elitism: int = Field(default=1, ge=0)
+    """The best of a large species that are copied unchanged."""
+    elite_size: int = Field(default=5, ge=0)
+    """A species is large when it has more members than this."""
+    stagnation: int = Field(default=15, ge=1)
+    """Generations without improvement after which a species has no children."""
+    species_elitism: int = Field(default=2, ge=0)
+    """The best species that have children however long they stagnate."""
+    population_stagnation: int | None = Field(default=20, ge=1)
+    """Generations without improvement of the whole population after which only the two best species have children; null
+    for never."""
+    mutate_only: float = Field(default=0.25, ge=0, le=1)
+    """Share of the children that have one parent."""
+    mate_only: float = Field(default=0.0, ge=0, le=1)
+    """Share of the children of two parents that are not mutated."""
+    interspecies: float = Field(default=0.001, ge=0, le=1)
+    """Probability that the second parent comes from another species."""
+    extinct: Literal["restart", "stop"] = "restart"
+    """A population that dies out begins anew with random genomes, or the run stops with an error."""
+
+
 class ImportedStrategy(Imported):
     """A user's own strategy, called with the problem and these settings; it has the faces `ask` and `tell`."""
 
@@ -110,7 +159,7 @@ class ImportedStrategy(Imported):
     """Division of the population into species; null switches it off."""
 
 
-TABLE: dict[str, type[Settings]] = {"nsga2": Nsga2Settings, "random": RandomSettings}
+TABLE: dict[str, type[Settings]] = {"neat": NeatStrategySettings, "nsga2": Nsga2Settings, "random": RandomSettings}
 
 
 def build(settings: Any, problem: Any) -> Strategy:
@@ -123,6 +172,10 @@ def build(settings: Any, problem: Any) -> Strategy:
         from evonas.strategy.random import RandomSearch
 
         return RandomSearch(problem, settings)
+    if isinstance(settings, NeatStrategySettings):
+        from evonas.strategy.neat import Neat
+
+        return Neat(problem, settings)
     if isinstance(settings, ImportedStrategy):
         made: Strategy = imported.load(settings.kind)(problem, settings)
         return made

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evonas import operators, pareto
+from evonas import operators
 from evonas.core import Estimate, Individual, State, lend_global_streams, stream
 from evonas.operators import Creature
 from evonas.strategy import DeapSelection, Nsga2Settings
@@ -42,15 +42,7 @@ class Nsga2:
 
     def order(self, estimates: Sequence[Estimate]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Ranks and crowding; who breaks a constraint ranks after all who keep it, by how far. Deb et al. 2002, VI."""
-        losses = self.problem.losses(estimates)
-        beyond = self.problem.violations(estimates)
-        rank = np.zeros(len(losses), dtype=np.int64)
-        kept = beyond == 0
-        if kept.any():
-            rank[kept] = pareto.ranks(losses[kept])
-        if not kept.all():
-            rank[~kept] = rank[kept].max(initial=-1) + 1 + np.unique(beyond[~kept], return_inverse=True)[1]
-        return rank, pareto.crowding(losses, rank)
+        return self.problem.order(self.problem.losses(estimates))
 
     def _survive(self, pool: list[Individual], estimates: list[Estimate], state: State) -> list[Individual]:
         count = self.settings.population

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evonas import pareto
+from evonas.cohort import Cohort, Scored, Scores
 from evonas.core import Encoding, Estimate, Genome, Individual, Objective, RecipeError, Species, State, stream
 from evonas.marks import MarkBook, Marks
-from evonas.species import SpeciationSettings, speciate, steer
+from evonas.species import Gaps, most_species, speciate, steer
+from evonas.strategy import SpeciationSettings
+
+Ids = NDArray[np.int64]
 
 ATTEMPTS = 50
 """Draws after which a place in the population is filled with what there is: a space can be nearly exhausted."""
@@ -36,11 +42,32 @@ class Problem:
         rows = [[o.loss(estimate.values[o.name]) for o in self.objectives] for estimate in estimates]
         return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(self.objectives))
 
-    def violations(self, estimates: Iterable[Estimate]) -> np.ndarray:
-        """How far each estimate lies beyond the constraints, each in units of its limit, (individuals,)."""
-        return np.array(
-            [sum(_relative(o, estimate.values[o.name]) for o in self.objectives) for estimate in estimates], dtype=float
-        )
+    def losses_of(self, estimates: Mapping[int, Estimate], ids: Ids) -> pareto.Losses:
+        """`losses` of those with these ids, (ids, objectives); NaN where one failed."""
+        signs = [1.0 if o.direction == "min" else -1.0 for o in self.objectives]
+        return columns(estimates, ids, [o.name for o in self.objectives]) * signs
+
+    def violations(self, losses: pareto.Losses) -> NDArray[np.float64]:
+        """How far each row lies beyond the constraints, each in units of its limit, (n, objectives) -> (n,)."""
+        total = np.zeros(len(losses))
+        for o, column in zip(self.objectives, losses.T, strict=True):
+            value = column if o.direction == "min" else -column
+            if o.max is not None:
+                total += np.maximum(value - o.max, 0.0) / _unit(o.max)
+            if o.min is not None:
+                total += np.maximum(o.min - value, 0.0) / _unit(o.min)
+        return total
+
+    def order(self, losses: pareto.Losses) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Ranks and crowding; who breaks a constraint ranks after all who keep it, by how far. Deb et al. 2002, VI."""
+        beyond = self.violations(losses)
+        rank = np.zeros(len(losses), dtype=np.int64)
+        kept = beyond == 0
+        if kept.any():
+            rank[kept] = pareto.ranks(losses[kept])
+        if not kept.all():
+            rank[~kept] = rank[kept].max(initial=-1) + 1 + np.unique(beyond[~kept], return_inverse=True)[1]
+        return rank, pareto.crowding(losses, rank)
 
     def random(self, generation: int, place: int, book: MarkBook, seen: Callable[[Genome], bool], steps: int) -> Genome:
         """A random genome that passes the screen: the encoding's own draw followed by up to `steps` mutations."""
@@ -65,9 +92,28 @@ class Problem:
         return fallback
 
 
-def _relative(objective: Objective, value: float) -> float:
-    limit = objective.max if objective.max is not None and value > objective.max else objective.min
-    return objective.violation(value) / max(abs(limit or 1.0), 1e-12)
+def _unit(limit: float) -> float:
+    return max(abs(limit or 1.0), 1e-12)
+
+
+def columns(estimates: Mapping[int, Estimate], ids: Ids, names: Sequence[str]) -> NDArray[np.float64]:
+    """Recorded values by name, (ids, names); NaN where one was not measured or the estimate failed."""
+    at = _positions(estimates, ids)
+    if at is None or not isinstance(estimates, Scores):
+        rows = [estimates[id].values if estimates[id].status == "ok" else {} for id in ids.tolist()]
+        return np.array([[row.get(name, np.nan) for name in names] for row in rows]).reshape(len(ids), len(names))
+    nothing = np.full(len(estimates.ids), np.nan)
+    table = np.stack([estimates.columns.get(name, nothing)[at] for name in names], axis=1)
+    table[~estimates.ok[at]] = np.nan
+    return table
+
+
+def _positions(estimates: Mapping[int, Estimate], ids: Ids) -> Ids | None:
+    """Where the arrays hold these ids; None where they do not hold them all."""
+    if not isinstance(estimates, Scores) or not len(estimates.ids):
+        return None
+    at = np.minimum(np.searchsorted(estimates.ids, ids), len(estimates.ids) - 1)
+    return at if (estimates.ids[at] == ids).all() else None
 
 
 def begin() -> State:
@@ -107,40 +153,60 @@ def settle(
     estimates: Mapping[int, Estimate],
     memory: Mapping[str, object] | None = None,
 ) -> State:
-    """The state after a generation: survivors, the run's front, species, and marks of living genes only."""
-    front, front_estimates = _front(problem, state, [estimate for _, estimate in scored])
-    reference = state.memory.get("reference") or _reference(problem, [estimate for _, estimate in scored])
-    kept = {individual.id: estimates[individual.id] for individual in survivors}
-    notes = {**state.memory, **(memory or {}), "reference": reference}
-    species, notes = _species(problem, state, survivors, kept, notes)
-    alive = {mark for individual in survivors for mark in problem.encoding.alive(individual.genome)}
+    """The state after a generation: survivors, the run's front, species, and marks of living genes only.
+
+    A cohort that survives stays one, its scores too."""
+    fresh = scored.scores if isinstance(scored, Scored) else {estimate.id: estimate for _, estimate in scored}
+    ids, losses = _finished(problem, fresh)
+    front, front_estimates = _front(problem, state, fresh, ids, losses)
+    notes = {**state.memory, **(memory or {}), "reference": state.memory.get("reference") or _reference(losses)}
+    species, notes = _species(problem, state, survivors, estimates, notes)
     return replace(
         state,
         generation=state.generation + 1,
-        population=tuple(survivors),
-        estimates={**kept, **front_estimates},
+        population=survivors if isinstance(survivors, Cohort) else tuple(survivors),
+        estimates=_kept(survivors, estimates, front_estimates),
         front=front,
         species=species,
-        marks=state.marks.living(alive),
+        marks=state.marks.living(_alive(problem.encoding, survivors)),
         evaluations=state.evaluations + len(scored),
         memory=notes,
     )
 
 
-def _front(problem: Problem, state: State, scored: Sequence[Estimate]) -> tuple[tuple[int, ...], dict[int, Estimate]]:
+def ids_of(individuals: Sequence[Individual]) -> Ids:
+    """Their ids, (n,)."""
+    if isinstance(individuals, Cohort):
+        return individuals.ids
+    return np.array([individual.id for individual in individuals], dtype=np.int64)
+
+
+def _finished(problem: Problem, fresh: Mapping[int, Estimate]) -> tuple[Ids, pareto.Losses]:
+    """Ids and losses of the estimates that did not fail, in their order."""
+    if isinstance(fresh, Scores):
+        losses = problem.losses_of(fresh, fresh.ids)
+        good = np.isfinite(losses).all(axis=1)
+        return fresh.ids[good], losses[good]
+    good_ones = [estimate for estimate in fresh.values() if estimate.status == "ok"]
+    return np.array([estimate.id for estimate in good_ones], dtype=np.int64), problem.losses(good_ones)
+
+
+def _front(
+    problem: Problem, state: State, fresh: Mapping[int, Estimate], ids: Ids, losses: pareto.Losses
+) -> tuple[tuple[int, ...], dict[int, Estimate]]:
     """The non-dominated over everything estimated so far; of equal ones the lowest id; constraint violators never."""
-    fresh = [estimate for estimate in scored if estimate.status == "ok"]
-    candidates = sorted([*(state.estimates[id] for id in state.front), *fresh], key=lambda estimate: estimate.id)
-    kept = problem.violations(candidates) == 0
-    feasible = [estimate for estimate, keeps in zip(candidates, kept, strict=True) if keeps]
-    mask = pareto.non_dominated(problem.losses(feasible)) if feasible else np.zeros(0, dtype=bool)
-    front = {estimate.id: estimate for estimate, best in zip(feasible, mask, strict=True) if best}
+    before = [state.estimates[id] for id in state.front]
+    ids = np.concatenate([np.array(state.front, dtype=np.int64), ids])
+    losses = np.concatenate([problem.losses(before), losses])
+    feasible = np.flatnonzero(problem.violations(losses) == 0)
+    feasible = feasible[np.argsort(ids[feasible], kind="stable")]
+    mask = pareto.non_dominated(losses[feasible]) if len(feasible) else np.zeros(0, dtype=bool)
+    front = {id: fresh[id] if id in fresh else state.estimates[id] for id in ids[feasible[mask]].tolist()}
     return tuple(front), front
 
 
-def _reference(problem: Problem, scored: Sequence[Estimate]) -> list[float] | None:
+def _reference(losses: pareto.Losses) -> list[float] | None:
     """The reference point for hypervolumes, in losses: the worst values of the first generation and a tenth more."""
-    losses = problem.losses([estimate for estimate in scored if estimate.status == "ok"])
     if not len(losses):
         return None
     worst, span = losses.max(axis=0), np.ptp(losses, axis=0)
@@ -159,14 +225,42 @@ def _species(
         return (), dict(notes)
     threshold = float(notes.get("threshold", settings.threshold))  # type: ignore[arg-type]
     next_id = int(notes.get("next_species", 1))  # type: ignore[call-overload]
-    first = problem.objectives[0]
-    losses = {id: first.loss(estimate.values[first.name]) for id, estimate in estimates.items()}
+    members = survivors if isinstance(survivors, Cohort) else sorted(survivors, key=lambda member: member.id)
+    ids = ids_of(members)
+    genomes = members.genomes if isinstance(members, Cohort) else [member.genome for member in members]
     species = speciate(
-        survivors, state.species, problem.encoding.distance, threshold, state.generation + 1, losses, next_id
-    )
+        members, ids, state.species, Gaps.between(problem.encoding, genomes), threshold, state.generation + 1,
+        _first_losses(problem, estimates, ids), next_id, most_species(settings.target),
+    )  # fmt: skip
     following = max([next_id, *(one.id + 1 for one in species)])
     return species, {
         **notes,
-        "threshold": steer(threshold, len(species), settings),
+        "threshold": steer(threshold, len(species), settings.target, settings.step),
         "next_species": following,
     }
+
+
+def _first_losses(problem: Problem, estimates: Mapping[int, Estimate], ids: Ids) -> NDArray[Any]:
+    """Losses of the first objective, (ids,); whole numbers stay whole."""
+    if isinstance(estimates, Scores):
+        return problem.losses_of(estimates, ids)[:, 0]
+    first = problem.objectives[0]
+    return np.array([first.loss(estimates[id].values[first.name]) for id in ids.tolist()])
+
+
+def _kept(
+    survivors: Sequence[Individual], estimates: Mapping[int, Estimate], front: Mapping[int, Estimate]
+) -> Mapping[int, Estimate]:
+    """Estimates of the survivors and of the front; scores stay arrays where they are the survivors' own."""
+    if isinstance(survivors, Cohort) and isinstance(estimates, Scores):
+        mine = set(np.intersect1d(survivors.ids, np.fromiter(front, dtype=np.int64)).tolist())
+        return replace(estimates, others={id: one for id, one in front.items() if id not in mine})
+    return {**{individual.id: estimates[individual.id] for individual in survivors}, **front}
+
+
+def _alive(encoding: Encoding, survivors: Sequence[Individual]) -> Container[int]:
+    """Marks of the nodes that live, read off the arrays where the genomes are a population."""
+    genomes: Any = getattr(survivors, "genomes", None)
+    if hasattr(genomes, "node_mark"):
+        return {*range(genomes.inputs), *np.flatnonzero(np.bincount(genomes.node_mark)).tolist()}
+    return {mark for individual in survivors for mark in encoding.alive(individual.genome)}

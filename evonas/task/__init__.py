@@ -14,6 +14,7 @@ from evonas.core import Count, EvonasError, Quantity, RecipeError, Settings, nea
 
 if TYPE_CHECKING:
     from evonas.task.data import Data as Data
+    from evonas.task.data import PlayTask as PlayTask
     from evonas.task.data import Task as Task
     from evonas.task.data import TaskShape as TaskShape
 
@@ -217,13 +218,189 @@ class FunctionSettings(_ArraySettings):
     """Keyword arguments of the call."""
 
 
-TABLE: dict[str, type[TaskSettings]] = {
-    settings.model_fields["kind"].default: settings
-    for settings in (
-        DigitsSettings, IrisSettings, WineSettings, BreastCancerSettings, DiabetesSettings, FashionMnistSettings,
-        Cifar10Settings, NpzSettings, ArraysSettings, CsvSettings, ImageFolderSettings, FunctionSettings,
-    )
-}  # fmt: skip
+# ------------------------------------------------------------------------------------- classics with all their rows
+
+
+class ToySettings(Settings):
+    """A small set that is searched and scored on all its rows; inputs stay as they are, outputs are 0 or 1."""
+
+    kind: str
+    bias: float | None = None
+    """A constant to give as the last input, such as 1; null means none."""
+
+
+class XorSettings(ToySettings):
+    """Exclusive or: 2 inputs, 4 rows."""
+
+    kind: Literal["xor"] = "xor"
+
+
+class ParitySettings(ToySettings):
+    """Whether the number of ones among the bits is odd: all 2^bits rows."""
+
+    kind: Literal["parity"] = "parity"
+    bits: int = Field(default=3, ge=2, le=16)
+    """Inputs."""
+
+
+class SpiralsSettings(ToySettings):
+    """Which of two interlocked spirals a point belongs to: 194 points (Lang and Witbrock 1988), tested between them."""
+
+    kind: Literal["spirals"] = "spirals"
+
+
+# ------------------------------------------------------------------------------------------------------------ played
+
+
+class PlaySettings(Settings):
+    """A task without rows: networks act in it. Such a task needs `estimator: {kind: population}`."""
+
+    kind: str
+
+
+class _CartSettings(PlaySettings):
+    bias: float | None = 0.5
+    """A constant to give as the last input; null means none."""
+    activations: int = Field(default=1, ge=1, le=100)
+    """Steps of the network per control step, with the same inputs."""
+
+
+class _PolesSettings(_CartSettings):
+    velocities: bool = True
+    """Whether the network sees how fast cart and poles move; without, it needs recurrent links."""
+    fitness: Literal["steps", "damping"] = "steps"
+    """steps: balanced ones. damping: 0.1 of the share of 1,000 steps and 0.9 of 0.75 / swaying (Gruau et al. 1996).
+    Unless given, damping without velocities."""
+    limit: Annotated[Count, Field(ge=1, le=1_000_000)] = 100_000
+    """Control steps of an episode; 1,000 with damping unless given."""
+    check: Literal["never", "balanced", "always"] = "never"
+    """Whether each generation's best is checked on 100,000 steps and then on 625 other starts (values balanced and
+    generalises): never, if it balanced its whole episode, or always. Unless given, balanced with damping."""
+    checks: int = Field(default=1, ge=1, le=10_000)
+    """How many of a generation's best are checked, those of equal fitness once. The paper checks one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, value: object) -> object:
+        """The usual fitness with and without velocities, and what goes with it."""
+        if not isinstance(value, Mapping):
+            return value
+        blind = value.get("velocities", True) is False
+        fitness = value.get("fitness", "damping" if blind else "steps")
+        usual = {"limit": 1_000, "check": "balanced"} if fitness == "damping" else {}
+        return {"fitness": fitness, **usual, **value}
+
+    @model_validator(mode="after")
+    def _fits(self) -> _PolesSettings:
+        if self.fitness == "damping" and self.limit != 1_000:
+            raise ValueError(f"fitness damping is defined over 1000 steps, limit is {self.limit}: leave limit out")
+        return self
+
+
+class SinglePoleSettings(_PolesSettings):
+    """One pole on a cart (Wieland's equations), which has fallen at 12 degrees."""
+
+    kind: Literal["single-pole"] = "single-pole"
+
+
+class DoublePoleSettings(_PolesSettings):
+    """Two poles on a cart (Wieland's equations), with or without velocities. Stanley and Miikkulainen 2002, 4."""
+
+    kind: Literal["double-pole"] = "double-pole"
+
+
+class CartPoleSettings(_CartSettings):
+    """Gymnasium's CartPole-v1, compiled: mean reward over some episodes as fitness, 500 at most."""
+
+    kind: Literal["cartpole"] = "cartpole"
+    bias: float | None = None
+    """A constant to give as the last input; null means none."""
+    outputs: Literal[1, 2] = 1
+    """1: push right above 0.5. 2: the larger output is the action."""
+    episodes: int = Field(default=5, ge=1, le=10_000)
+    """Episodes that each individual plays; all individuals of a generation have the same starts."""
+    seeds: Literal["generation", "fixed"] = "generation"
+    """Whether every generation has new starts, or all generations of all runs the same; kind gymnasium has the same."""
+    test_episodes: int = Field(default=100, ge=1, le=100_000)
+    """Episodes of the final test, with starts that no search has."""
+    limit: Annotated[Count, Field(ge=1, le=1_000_000)] = 500
+    """Steps of an episode."""
+
+
+class ControlSettings(PlaySettings):
+    """An environment of Gymnasium that a whole population plays at once. Needs `pip install 'evonas[control]'`."""
+
+    kind: Literal["gymnasium"] = "gymnasium"
+    environment: str = Field(min_length=1, max_length=200)
+    """Its id, such as LunarLander-v3 or package:Name-v0, or your own function or class that makes one:
+    package.module:name, or path/to/file.py:name."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments it is made with, such as {continuous: true}."""
+    episodes: int = Field(default=1, ge=1, le=10_000)
+    """Episodes that each individual plays; all individuals of a generation have the same starts."""
+    seeds: Literal["generation", "fixed"] = "generation"
+    """Whether every generation has new starts, or all generations of all runs the same."""
+    max_steps: Annotated[Count, Field(ge=1)] | None = None
+    """Steps after which an episode is cut off; the environment's own limit by default."""
+    reward: Literal["mean", "min", "median"] = "mean"
+    """What the fitness is: the mean, the lowest or the middle one of the episodes' returns."""
+    actions: Literal["auto", "argmax"] = "auto"
+    """How outputs become discrete actions. argmax: the highest of one output per action. auto: so, too, but two actions
+    share one output, which takes the second above the middle of output_range."""
+    output_range: tuple[float, float] = (0.0, 1.0)
+    """Outputs that mean the lowest and the highest value of a continuous action; beyond them it stays there. [0, 1]
+    suits sigmoid outputs, [-1, 1] tanh."""
+    scale: tuple[float, ...] | None = None
+    """Factors by which observations are multiplied, one for each or one for all. None by default."""
+    vector: bool = False
+    """Step the environment's own form for many at once, where Gymnasium has one (CartPole-v1): ten times faster,
+    but individuals have different starts, drawn from one seed, and all wait for the last to end."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes among which a generation is divided, for slow environments; auto takes as many as there are cores."""
+    test_episodes: int = Field(default=100, ge=1, le=100_000)
+    """Episodes of the final test, with starts that no search has."""
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> ControlSettings:
+        low, high = self.output_range
+        if low >= high:
+            raise ValueError(f"output_range [{low:g}, {high:g}] is empty: give the lower number first")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_one_way(self) -> ControlSettings:
+        if self.vector and self.workers != 1:
+            raise ValueError(f"vector steps all in one process, workers is {self.workers}: leave one of them out")
+        return self
+
+
+class FitnessSettings(PlaySettings):
+    """The user's own fitness function, of a whole population of networks or of one network."""
+
+    kind: Literal["fitness"] = "fitness"
+    function: Annotated[str, Field(pattern=r"^.+:[^:]+$")]
+    """Where it is: package.module:name, or path/to/file.py:name."""
+    inputs: int = Field(ge=1, le=100_000)
+    """Numbers that a network takes."""
+    outputs: int = Field(ge=1, le=100_000)
+    """Numbers that a network gives."""
+    takes: Literal["population", "network"] = "population"
+    """population: f(networks) returns an array of fitnesses or a dict of arrays; networks(x) is (n, rows, outputs).
+    network: f(network) returns a number or a dict of numbers; network(x) is (rows, outputs)."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the call."""
+
+
+_ROWS = (
+    DigitsSettings, IrisSettings, WineSettings, BreastCancerSettings, DiabetesSettings, FashionMnistSettings,
+    Cifar10Settings, NpzSettings, ArraysSettings, CsvSettings, ImageFolderSettings, FunctionSettings,
+)  # fmt: skip
+_TOYS = (XorSettings, ParitySettings, SpiralsSettings)
+_PLAYED = (SinglePoleSettings, DoublePoleSettings, CartPoleSettings, ControlSettings, FitnessSettings)
+
+TABLE: dict[str, type[Settings]] = {
+    settings.model_fields["kind"].default: settings for settings in (*_ROWS, *_TOYS, *_PLAYED)
+}
 """Kind in a recipe -> its settings."""
 
 
@@ -231,12 +408,39 @@ def build(settings: Settings) -> Task:
     """The task that the settings describe; nothing is read until it is asked. Raises RecipeError for an unknown kind.
 
     A kind `package.module:object` names the user's own task: it is called with the section's `settings`."""
+    if isinstance(settings, PlaySettings):
+        return _played(settings)
+    if isinstance(settings, ToySettings):
+        from evonas.task import toys
+
+        return toys.MAKERS[settings.kind](settings)
+    if isinstance(settings, TaskSettings):
+        return _split(settings)
+    return _imported(getattr(settings, "kind", ""), getattr(settings, "settings", {}))
+
+
+def _played(settings: PlaySettings) -> PlayTask:
+    if isinstance(settings, FitnessSettings):
+        from evonas.task.own import OwnFitness
+
+        return OwnFitness(settings)
+    if isinstance(settings, ControlSettings):
+        from evonas.task.control import ControlTask
+
+        return ControlTask(settings)
+    from evonas.task import poles
+
+    if isinstance(settings, CartPoleSettings):
+        return poles.CartPole(settings)
+    assert isinstance(settings, (SinglePoleSettings, DoublePoleSettings))
+    return poles.Poles(settings)
+
+
+def _split(settings: TaskSettings) -> Task:
     from evonas.task import images, table
     from evonas.task.data import SplitTask
 
     kind: str = getattr(settings, "kind", "")
-    if not isinstance(settings, TaskSettings):
-        return _imported(kind, getattr(settings, "settings", {}))
     readers = images.READERS | table.READERS
     return SplitTask(
         partial(readers[kind], settings),
@@ -256,16 +460,20 @@ def _imported(kind: str, settings: Mapping[str, Any]) -> Task:
         raise
     except Exception as error:  # whatever the user's code raises
         raise RecipeError(f"task {kind} raised {type(error).__name__}: {error}: correct it or its settings:") from error
-    missing = [face for face in ("shape", "load", "load_test", "sizes") if not callable(getattr(task, face, None))]
+    plays = callable(getattr(task, "rollout", None))
+    faces = ("shape", "rollout", "test") if plays else ("shape", "load", "load_test", "sizes")
+    missing = [face for face in faces if not callable(getattr(task, face, None))]
     if missing:
-        raise RecipeError(f"{kind} is no task, it lacks {', '.join(missing)}: see evonas.task.data.Task")
+        raise RecipeError(
+            f"{kind} is no task, it lacks {', '.join(missing)}: see evonas.task.data.{'Play' * plays}Task"
+        )
     return cast("Task", task)
 
 
 def located(settings: S, folder: Path) -> S:
     """The settings with relative paths taken from `folder`, a recipe's own, so that they hold in any other."""
     changes: dict[str, Any] = {name: folder / value.expanduser() for name, value in settings if isinstance(value, Path)}
-    for name in ("kind", "function"):
+    for name in ("kind", "function", "environment"):
         if ".py:" in (place := str(getattr(settings, name, ""))):
             changes[name] = str(folder / Path(place).expanduser())
     return settings.model_copy(update=changes)

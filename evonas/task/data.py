@@ -6,18 +6,24 @@ and the row of what is wrong; `SplitTask` divides them once by seed into trainin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evonas.core import DataError, RecipeError, generator, nearest
 
-__all__ = ["Array", "Data", "Form", "Origin", "Rows", "Source", "SplitTask", "Task", "TaskShape", "rows"]
+if TYPE_CHECKING:
+    from evonas.phenotype.population import Programs
+
+__all__ = [
+    "Array", "Data", "Form", "Origin", "PlayTask", "Played", "Rows", "Source", "SplitTask", "Task", "TaskShape", "rows",
+]  # fmt: skip
 
 Array = NDArray[Any]
 Goal = Literal["auto", "classification", "regression"]
@@ -30,11 +36,12 @@ MAX_BYTES = 8_000_000_000
 @dataclass(frozen=True, slots=True)
 class TaskShape:
     """What a network for the task takes and gives: `input` is (channels, height, width) or (features,), `outputs` the
-    number of classes or of target values; `labels` names the classes and is empty for regression."""
+    number of classes, of target values or, for control, of numbers to act on; `labels` names the classes and is empty
+    for the others."""
 
     input: tuple[int, ...]
     outputs: int
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "control"]
     labels: tuple[str, ...] = ()
 
 
@@ -64,6 +71,43 @@ class Task(Protocol):
     def load(self, seed: int) -> Data: ...
     def load_test(self, seed: int) -> tuple[Array, Array]: ...
     def sizes(self, seed: int) -> dict[str, int]: ...
+
+
+class Played(dict[str, Array]):
+    """What a population reached in a task that is played: values by name, (n,) float64, `fitness` first where there is
+    one, NaN where a network was not measured. `failed` says by position why one has no values."""
+
+    def __init__(self, values: Mapping[str, Array], failed: Mapping[int, str] | None = None) -> None:
+        super().__init__(values)
+        self.failed: Mapping[int, str] = failed or {}
+
+
+class PlayTask(ABC):
+    """A task without rows: a whole population acts in it. Equal programs and seeds give equal values."""
+
+    @abstractmethod
+    def shape(self) -> TaskShape:
+        """What a network sees and gives, of kind `control`."""
+
+    @abstractmethod
+    def rollout(self, programs: Programs, seed: int, threads: int = 1) -> Played:
+        """Values of every network in the search; `seed` names this generation's episodes."""
+
+    @abstractmethod
+    def test(self, programs: Programs, seed: int) -> Played:
+        """Values of every network after the search, over situations that the search did not show."""
+
+    def load(self, seed: int) -> Data:
+        """There are no rows: raises RecipeError."""
+        raise RecipeError("the task is played and has no rows to train on: set estimator.kind: population")
+
+    def load_test(self, seed: int) -> tuple[Array, Array]:
+        """There are no rows: raises RecipeError."""
+        raise RecipeError("the task is played and has no test rows: set estimator.kind: population")
+
+    def sizes(self, seed: int) -> dict[str, int]:
+        """Rows per part: none."""
+        return {}
 
 
 # ---------------------------------------------------------------------------------------------------------- checks
@@ -108,7 +152,8 @@ class Form:
 
     def like(self, shape: TaskShape) -> Form:
         """The form of a test set: it keeps the classes of its training set."""
-        return replace(self, goal=shape.kind, labels=shape.labels or None)
+        goal: Goal = "classification" if shape.kind == "classification" else "regression"
+        return replace(self, goal=goal, labels=shape.labels or None)
 
 
 def rows(x: object, y: object, x_origin: Origin, y_origin: Origin, form: Form) -> Rows:

@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,38 @@ WIDE: dict[str, dict[str, Any]] = {
         "reduces": ["mean", "flatten"],
         "layers": [0, 14],
         "edits": [1, 3],
-    }
+    },
+    "neat": {
+        "feed_forward": False,
+        "response": {"mean": 1.0, "power": 0.2},
+        "activation": {
+            "default": "random",
+            "options": ["sigmoid", "tanh", "sin", "gauss", "relu", "softplus", "clamped", "abs", "hat"],
+            "mutate": 0.2,
+        },
+        "aggregation": {"options": ["sum", "product", "min", "max", "maxabs", "median", "mean"], "mutate": 0.2},
+        "structure": {"add_node": 0.4, "add_link": 0.5, "remove_node": 0.1, "remove_link": 0.1, "toggle": 0.2},
+        "crossover": {"average": 0.3},
+        "distance": {"formula": "normalised"},
+        "initial_connection": "fraction",
+        "initial_fraction": 0.2,
+        "initial_hidden": [0, 3],
+    },
 }
 """Settings of each kind that reach everything it can express."""
+LARGE = {"neat": 200}
+"""Most inputs to try a kind with: a gene for each of 12,000 links makes every test slow and none better."""
 
 
 def spaces() -> list[Any]:
     found = []
     for kind, settings in TABLE.items():
         for label, values in (("default", {}), ("wide", WIDE.get(kind, {}))):
-            found += [pytest.param((settings(**values), shape), id=f"{kind}-{label}-{shape}") for shape in SHAPES]
+            found += [
+                pytest.param((settings(**values), shape), id=f"{kind}-{label}-{shape}")
+                for shape in SHAPES
+                if prod(shape) <= LARGE.get(kind, prod(shape))
+            ]
     return found
 
 
@@ -66,7 +89,7 @@ def evolve(encoding: Encoding, steps: int, marks: MarkBook | None = None) -> lis
 
 
 def test_ten_thousand_mutations_stay_valid_and_become_networks(encoding: Encoding) -> None:
-    """720 for each of the 14 spaces; every one is checked and decoded, one in 24 goes forward and backward."""
+    """720 for each of 26 spaces; every one is checked and decoded, one in 24 goes forward and backward."""
     shape = encoding.input_shape  # type: ignore[attr-defined]
     trained = 0
     for i, genome in enumerate(evolve(encoding, 720)):
@@ -78,7 +101,7 @@ def test_ten_thousand_mutations_stay_valid_and_become_networks(encoding: Encodin
         if i % 24 == 0 and plan.flops < 2e7:
             network = build_network(plan, seed=i)
             network(torch.randn(2, *shape)).square().sum().backward()
-            gradients = [parameter.grad for parameter in network.parameters()]
+            gradients = [parameter.grad for parameter in network.parameters() if parameter.requires_grad]
             assert gradients and all(g is not None and g.isfinite().all() for g in gradients)
             trained += 1
     assert trained >= 20
@@ -142,13 +165,15 @@ def test_the_same_structural_change_gets_the_same_mark(encoding: Encoding) -> No
     parent = encoding.random(random.Random(0), marks)
     made: dict[Any, tuple[int, ...]] = {}
     repeated = 0
-    for seed in range(150):
+    for seed in range(10_000):
         result = encoding.mutate(parent, random.Random(seed), marks)
         first = result[1][0] if result else None
         if first and first.made:
             repeated += (first.op, first.where) in made
             assert made.setdefault((first.op, first.where), first.made) == first.made
-    assert repeated > 10
+        if repeated > 10 and seed >= 150:
+            return
+    pytest.fail(f"only {repeated} repetitions")
 
 
 def test_marks_are_alive_and_never_handed_out_twice(encoding: Encoding) -> None:

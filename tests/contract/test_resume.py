@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ TRAIN: dict[str, Any] = {
     "strategy": {"kind": "nsga2", "population": 4, "generations": 3},
     "estimator": {"kind": "train", "epochs": 1},
     "pool": {"kind": "processes", "workers": 2},
+}
+NEAT: dict[str, Any] = {
+    "task": {"kind": "parity", "bits": 3},
+    "objectives": ["fitness"],
+    "encoding": {"kind": "neat", "structure": {"add_node": 0.2, "add_link": 0.3}},
+    "strategy": {"kind": "neat", "population": 30, "generations": 8},
+    "estimator": {"kind": "population", "threads": 1},
 }
 DRIVER = """
 import json, os, sys
@@ -98,28 +106,56 @@ def test_killed_anywhere_many_times(tmp_path: Path) -> None:
     assert digest(tmp_path / "run") == digest(calm)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("keep", ["champions", "all"])
+def test_whole_populations_killed_anywhere(tmp_path: Path, keep: str) -> None:
+    strategy = {"kind": "neat", "population": 150, "generations": 200}
+    long = {**NEAT, "strategy": strategy, "store": {"individuals": keep}}
+    calm = evonas.start(long, name="calm", runs=tmp_path).folder
+    assert killed_until_done(long, tmp_path / "run", 0.8, 3, 30) >= 8
+    assert digest(tmp_path / "run") == digest(calm)
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing in evonas may catch it and go on."""
 
 
-@pytest.mark.parametrize("method", ["lay", "commit", "commit_generation", "collect", "event"])
+ONE_BY_ONE: dict[str, Any] = {**LOOKUP, "strategy": {"kind": "nsga2", "population": 6, "generations": 3}}
+SIDES: dict[str, Any] = {
+    **NEAT,
+    "objectives": ["fitness", "links"],
+    "strategy": {"kind": "nsga2", "population": 8, "generations": 3},
+}
+"""A population that is estimated as a whole for a strategy that keeps its individuals one by one."""
+WRITES = [
+    *((ONE_BY_ONE, method) for method in ("lay", "commit", "commit_generation", "collect", "event")),
+    *((NEAT, method) for method in ("commit_cohort", "snapshot", "event")),
+    *((SIDES, method) for method in ("lay", "commit", "commit_generation")),
+]
+
+
+@pytest.mark.parametrize(("small", "method"), WRITES)
 @pytest.mark.parametrize("after", [False, True])
-def test_dies_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, after: bool) -> None:
+def test_dies_at_every_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, Any], method: str, after: bool
+) -> None:
     """The process dies before or after the n-th call of each writing method, for n = 1, 2, ... until none is left."""
+    from evonas import store
     from evonas.store import Store
 
-    small = {**LOOKUP, "strategy": {"kind": "nsga2", "population": 6, "generations": 3}}
+    monkeypatch.setattr(store, "SNAPSHOT_SHARE", 1e-9)  # one snapshot at the start: the journal must lead on from it
     expected = digest(evonas.start(small, name="calm", runs=tmp_path).folder)
     whole = getattr(Store, method)
     for nth in range(1, 50):
         calls = 0
 
-        def dying(self: Store, *arguments: Any, nth: int = nth) -> Any:
+        def dying(self: Store, *arguments: Any, nth: int = nth, **named: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls == nth and not after:
                 raise Killed
-            result = whole(self, *arguments)
+            result = whole(self, *arguments, **named)
             if calls == nth:
                 raise Killed
             return result
@@ -137,6 +173,32 @@ def test_dies_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, me
             assert digest(folder) == expected
             return
     raise AssertionError("the run never ended")
+
+
+def test_a_damaged_snapshot_or_journal_is_bred_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest snapshot, and then a line of the journal, are lost: an older snapshot leads to the same run."""
+    import sqlite3
+
+    from evonas import store
+
+    calm = digest(evonas.start(NEAT, name="calm", runs=tmp_path).folder)
+    for name, share, damage in (
+        ("snapshot", 1.0, "UPDATE cohorts SET population = x'00' WHERE generation = 5"),
+        ("journal", 1e-9, "UPDATE journal SET scores = x'00' WHERE generation = 4"),
+    ):
+        monkeypatch.setattr(store, "SNAPSHOT_SHARE", share)
+        settle = evonas.run._Search.settle
+        monkeypatch.setattr(evonas.run._Search, "settle", lambda self, state: None)
+        short = {**NEAT, "strategy": {**NEAT["strategy"], "generations": 5}}
+        folder = evonas.start(short, name=name, runs=tmp_path).folder
+        monkeypatch.setattr(evonas.run._Search, "settle", settle)
+        with sqlite3.connect(folder / "run.sqlite") as db:
+            assert db.execute(damage).rowcount == 1
+        db.close()
+        with evonas.open(folder) as run, pytest.warns(store.StoreWarning) if name == "snapshot" else nullcontext():
+            assert run.state() is not None
+        evonas.resume(folder, generations=8)
+        assert digest(folder) == calm, name
 
 
 @pytest.mark.parametrize("order", ["reversed", "shuffled"])

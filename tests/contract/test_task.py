@@ -94,7 +94,7 @@ MAKERS: dict[str, Callable[[Path], dict[str, Any]]] = {
 OFFICIAL_TEST = ("fashion-mnist", "cifar-10", "arrays")
 
 
-@pytest.fixture(params=sorted(task.TABLE))
+@pytest.fixture(params=sorted(kind for kind, settings in task.TABLE.items() if issubclass(settings, task.TaskSettings)))
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     fields = MAKERS[request.param](tmp_path) if request.param in MAKERS else {}
     return task.TABLE[request.param](**fields)

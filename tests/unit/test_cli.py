@@ -424,8 +424,8 @@ def test_genome_as_text_json_and_picture(call: Call, runs: Path, tmp_path: Path)
     ("id", "told"),
     [
         ("9999", "no individual 9999 in cheap: the highest id is 23"),
-        ("x", "'x' is no individual's id: write a number of evonas front cheap, or 'knee'"),
-        ("²", "'²' is no individual's id: write a number of evonas front cheap, or 'knee'"),
+        ("x", "'x' is no individual's id: write a number of evonas front cheap, 'knee' or 'best'"),
+        ("²", "'²' is no individual's id: write a number of evonas front cheap, 'knee' or 'best'"),
     ],
 )
 def test_an_unknown_id_is_told(call: Call, runs: Path, id: str, told: str) -> None:

@@ -26,6 +26,8 @@ from evonas.encoding.plan import Plan, Step, StepOp
 from evonas.marks import MarkBook
 from evonas.phenotype import network
 from evonas.phenotype.export import Card, export_module, module_files
+from evonas.phenotype.graph import GraphNetwork
+from tests.unit.plain_genes import XOR, genes, plan_of
 
 SHAPES = [(1, 28, 28), (3, 17, 5), (2, 1, 9), (13,), (4, 8, 8), (1,)]
 HOSTILE = '"""\nimport os\nos.system("touch pwned")\n"""\\ {os} %s \u202e $x'
@@ -117,6 +119,52 @@ def test_every_zoo_genome_computes_the_same(tmp_path: Path) -> None:
     assert_equal_without_evonas(tmp_path, 2 * len(zoo.names()))
 
 
+def test_direct_genomes_compute_the_same(tmp_path: Path) -> None:
+    for seed in range(6):
+        found = genes(Random(seed), hidden=4 * seed, feed_forward=seed % 2 == 0)
+        exported(plan_of({**found, "activations": 1 + seed % 3}), tmp_path, f"direct-{seed}")
+    assert_equal_without_evonas(tmp_path, 6)
+
+
+def test_an_exported_recurrent_network_steps_through_an_episode(tmp_path: Path) -> None:
+    found = genes(Random(2), outputs=1, feed_forward=False)
+    plan = plan_of(found)
+    card = Card("control", mean=(1.0, 0.0, 0.0), std=(2.0, 1.0, 1.0))
+    (path, *_) = export_module(plan, network.to_bytes(network.build(plan)), tmp_path, "walker", card)
+    loaded = imported(path).load()
+    x = torch.randn(3, 1, 3, generator=torch.Generator().manual_seed(1))
+    expected = GraphNetwork(found).sequence((x - torch.tensor(card.mean)) / torch.tensor(card.std))
+    for _ in range(2):
+        assert all(torch.equal(loaded.step(now), then) for now, then in zip(x, expected, strict=True))
+        loaded.reset()
+    assert "a network for control" in path.read_text()
+
+
+def test_a_single_output_is_a_value_not_a_class(tmp_path: Path) -> None:
+    plan = plan_of(XOR)
+    (path, *_) = export_module(plan, network.to_bytes(network.build(plan)), tmp_path, "xor", Card("classification"))
+    assert imported(path).load().predict([[0.0, 1.0]]).shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("nodes", 0, 3), HOSTILE), (("nodes", 0, 4), "sum'"), (("nodes", 0, 0), "2"), (("nodes", 0, 1), HOSTILE),
+        (("links", 0, 3), float("nan")), (("links", 0, 1), True), (("inputs",), HOSTILE), (("activations",), -1),
+    ],
+)  # fmt: skip
+def test_hostile_genes_are_refused(where: tuple[Any, ...], value: object) -> None:
+    broken = json.loads(json.dumps(XOR))
+    inner: Any = broken
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    good = plan_of(XOR)
+    hostile = Plan((good.steps[0], good.steps[1]._replace(settings=broken)))
+    with pytest.raises(DataError, match="export: "):
+        module_files(hostile, network.to_bytes(network.build(good)), "xor")
+
+
 def test_random_genomes_compute_the_same(tmp_path: Path) -> None:
     settings = DagSettings(
         activations=get_args(Activation), norms=get_args(Norm), reduces=("mean", "flatten"), dilations=(1, 2),
@@ -133,7 +181,7 @@ def test_random_genomes_compute_the_same(tmp_path: Path) -> None:
         plan = encoding.decode(genome)
         ops.update(step.op for step in plan.steps)
         exported(plan, tmp_path, f"random-{seed}")
-    assert ops == set(get_args(StepOp))
+    assert ops == set(get_args(StepOp)) - {"graph"}
     assert_equal_without_evonas(tmp_path, 60)
 
 

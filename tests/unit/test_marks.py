@@ -65,3 +65,11 @@ def test_numbers_are_unique_and_survive_json(calls: list[tuple[bool, tuple[int, 
     given_out = [*value.edges.values(), *[mark for marks in value.nodes.values() for mark in marks]]
     assert len(given_out) == len(set(given_out)) == value.next - 2
     assert Marks.from_json(value.to_json()) == value
+
+
+def test_reserved_marks_are_never_handed_out() -> None:
+    book = MarkBook()
+    book.reserve(7)
+    assert (book.edge(0, 6), book.node(0, 6), book.free) == (7, 8, 9)
+    book.reserve(4)
+    assert book.free == 9 and MarkBook(book.close()).edge(1, 6) == 9

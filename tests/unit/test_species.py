@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from evonas.core import Individual, Species
-from evonas.species import SpeciationSettings, speciate, steer
+from evonas.species import pairwise, speciate, steer
 from tests.vectors import Vector
 
 
@@ -18,9 +20,11 @@ def distance(a: Vector, b: Vector) -> float:
 def divide(
     population: list[Individual], previous: tuple[Species, ...] = (), generation: int = 1
 ) -> tuple[Species, ...]:
-    losses = {one.id: one.genome.genes[0] for one in population}  # type: ignore[attr-defined]
+    genomes = [one.genome for one in population]
+    ids = np.array([one.id for one in population])
+    losses = np.array([genome.genes[0] for genome in genomes])  # type: ignore[attr-defined]
     following = max((one.id + 1 for one in previous), default=1)
-    return speciate(population, previous, distance, 0.3, generation, losses, following)
+    return speciate(population, ids, previous, pairwise(distance, genomes), 0.3, generation, losses, following)
 
 
 def test_members_lie_within_the_threshold_of_their_representative() -> None:
@@ -53,8 +57,8 @@ def test_best_and_improvement_are_remembered() -> None:
 
 
 def test_the_threshold_is_steered_to_the_target() -> None:
-    settings = SpeciationSettings(target=4, step=0.5)
-    assert steer(1.0, 9, settings) == 1.5
-    assert steer(1.0, 4, settings) == 1.0
-    assert steer(1.5, 2, settings) == 1.0
-    assert steer(1.0, 9, SpeciationSettings(target=None)) == 1.0
+    assert steer(1.0, 9, 4, 0.5) == 1.5
+    assert steer(1.0, 16, 4, 0.5) == 1.5**3, "as many as there may be"
+    assert steer(1.0, 4, 4, 0.5) == 1.0
+    assert steer(1.5, 2, 4, 0.5) == 1.0
+    assert steer(1.0, 9, None, 0.1) == 1.0

@@ -1,0 +1,212 @@
+"""A generation as arrays: many individuals and their estimates without an object for each of them.
+
+`Cohort` is a sequence of individuals and `Scores` a mapping of estimates, so every strategy takes them as such; a
+strategy that knows them works on their arrays instead, which is what a population of 100,000 needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evonas.core import (
+    DataError,
+    Edit,
+    Estimate,
+    Genome,
+    Individual,
+    Json,
+    Objective,
+    RecipeError,
+    dumps,
+    loads,
+    nearest,
+)
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort(Sequence[Individual]):
+    """Individuals by position: `ids` (n,) ascending, `genomes` n of them, `parents` (n, 2) with -1 for none, `births`
+    (n,), and `edits` of those positions that have some."""
+
+    ids: Ids
+    genomes: Sequence[Genome]
+    parents: Ids
+    births: Ids
+    edits: Mapping[int, tuple[Edit, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, at: int) -> Individual: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Individual]: ...
+    def __getitem__(self, at: int | slice) -> Individual | Sequence[Individual]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        i = range(len(self))[at]
+        parents = tuple(dict.fromkeys(int(id) for id in self.parents[i] if id >= 0))
+        return Individual(int(self.ids[i]), self.genomes[i], parents, tuple(self.edits.get(i, ())), int(self.births[i]))
+
+    @staticmethod
+    def of(individuals: Sequence[Individual], gather: Callable[[Sequence[Genome]], Sequence[Genome]]) -> Cohort:
+        """Individuals as arrays; `gather` is their encoding's way to put genomes together."""
+        parents = np.full((len(individuals), 2), -1, dtype=np.int64)
+        for at, one in enumerate(individuals):
+            parents[at, : len(one.parents)] = one.parents[:2]
+        return Cohort(
+            np.array([one.id for one in individuals], dtype=np.int64),
+            gather([one.genome for one in individuals]),
+            parents,
+            np.array([one.birth for one in individuals], dtype=np.int64),
+            {at: one.edits for at, one in enumerate(individuals) if one.edits},
+        )
+
+    def position(self, id: int) -> int:
+        """Where the individual with this id is; KeyError where it is not."""
+        at = int(np.searchsorted(self.ids, id))
+        if at == len(self.ids) or self.ids[at] != id:
+            raise KeyError(id)
+        return at
+
+
+@dataclass(frozen=True, eq=False)
+class Scores(Mapping[int, Estimate]):
+    """Estimates by id: `columns` of values by name, (n,) float64 each, NaN where one was not measured; `failed` reasons
+    by position; `cost` of one individual (its share of the seconds); `others` are estimates beside the arrays."""
+
+    ids: Ids
+    columns: Mapping[str, NDArray[np.float64]]
+    failed: Mapping[int, str] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    others: Mapping[int, Estimate] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids) + len(self.others)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from map(int, self.ids)
+        yield from self.others
+
+    def __getitem__(self, id: int) -> Estimate:
+        at = int(np.searchsorted(self.ids, id))
+        if at == len(self.ids) or self.ids[at] != id:
+            return self.others[id]
+        if at in self.failed:
+            return Estimate.failed(id, self.failed[at], self.cost)
+        values = {name: float(column[at]) for name, column in self.columns.items() if not np.isnan(column[at])}
+        return Estimate(id, "ok", values, cost=self.cost)
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        """Which positions of the arrays hold a finished estimate, (n,)."""
+        good = np.ones(len(self.ids), dtype=bool)
+        good[list(self.failed)] = False
+        return good
+
+    def checked(self, objectives: Sequence[Objective]) -> Scores:
+        """These scores with a failure wherever an objective is not finite: NaN never reaches selection.
+
+        Raises RecipeError for an objective that nobody measured."""
+        failed = dict(self.failed)
+        for objective in objectives:
+            column = self.columns.get(objective.name)
+            if column is None:
+                measured = nearest(objective.name, list(self.columns))
+                raise RecipeError(f"objective {objective.name!r} is not measured here; {measured}")
+            for at in np.flatnonzero(~np.isfinite(column)):
+                failed.setdefault(int(at), f"objective {objective.name!r} is {column[at]}")
+        return self if len(failed) == len(self.failed) else replace(self, failed=failed)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored(Sequence[tuple[Individual, Estimate]]):
+    """What a strategy is told: a cohort beside its scores, position by position."""
+
+    born: Cohort
+    scores: Scores
+
+    def __len__(self) -> int:
+        return len(self.born)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        individual = self.born[at]
+        return individual, self.scores[individual.id]
+
+
+# ----------------------------------------------------------------------------------------------------------- as bytes
+
+
+def scores_to_bytes(scores: Scores) -> bytes:
+    """The arrays of scores as safetensors bytes, failures' reasons in its header."""
+    from safetensors.numpy import save
+
+    notes = {"failed": {str(at): why for at, why in scores.failed.items()}, "cost": dict(scores.cost)}
+    arrays = {"ids": scores.ids, **{f"value.{name}": one for name, one in scores.columns.items()}}
+    return save({name: np.ascontiguousarray(one) for name, one in arrays.items()}, _header(notes))
+
+
+def scores_from_bytes(data: bytes) -> Scores:
+    """The scores again; raises DataError for bytes that are none."""
+    arrays, notes = _read(data)
+    columns = {name.removeprefix("value."): one for name, one in arrays.items() if name.startswith("value.")}
+    failed = {int(at): str(why) for at, why in notes.get("failed", {}).items()}
+    ids = _checked(arrays, "ids", np.int64)
+    if any(one.shape != ids.shape or one.dtype != np.float64 for one in columns.values()):
+        raise DataError("scores: their columns are of different lengths")
+    return Scores(ids, columns, failed, notes.get("cost", {}))
+
+
+def cohort_to_bytes(cohort: Cohort, pack: Callable[[Sequence[Genome]], bytes]) -> bytes:
+    """A cohort as safetensors bytes; `pack` is its encoding's way to write genomes."""
+    from safetensors.numpy import save
+
+    genomes = np.frombuffer(pack(cohort.genomes), dtype=np.uint8)
+    edits = {str(at): [edit.to_json() for edit in made] for at, made in cohort.edits.items()}
+    arrays = {"ids": cohort.ids, "parents": cohort.parents, "births": cohort.births, "genomes": genomes}
+    return save({name: np.ascontiguousarray(one) for name, one in arrays.items()}, _header({"edits": edits}))
+
+
+def cohort_from_bytes(data: bytes, unpack: Callable[[bytes], Sequence[Genome]]) -> Cohort:
+    """The cohort again; raises DataError for bytes that are none."""
+    arrays, notes = _read(data)
+    ids = _checked(arrays, "ids", np.int64)
+    genomes = unpack(_checked(arrays, "genomes", np.uint8).tobytes())
+    edits = {int(at): tuple(Edit.from_json(one) for one in made) for at, made in notes.get("edits", {}).items()}
+    cohort = Cohort(ids, genomes, _checked(arrays, "parents", np.int64), _checked(arrays, "births", np.int64), edits)
+    if not len(ids) == len(genomes) == len(cohort.births) or cohort.parents.shape != (len(ids), 2):
+        raise DataError("cohort: its arrays are of different lengths")
+    return cohort
+
+
+def _header(notes: Json) -> dict[str, str]:
+    """One entry: safetensors writes several in an order of its own, and equal scores are to be equal bytes."""
+    return {"notes": dumps(notes)}
+
+
+def _read(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and notes of safetensors bytes."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(data)
+        size = int.from_bytes(data[:8], "little")
+        return arrays, loads(loads(data[8 : 8 + size])["__metadata__"]["notes"])
+    except (SafetensorError, KeyError) as error:
+        raise DataError(f"{len(data)} bytes are no arrays of a run: {str(error)[:100]}") from None
+
+
+def _checked(arrays: Mapping[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    found = arrays.get(name)
+    if found is None or found.dtype != dtype:
+        raise DataError(f"array {name!r} of a run is missing or no {np.dtype(dtype)}")
+    return found
