@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).parents[2])
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).parents[2]))
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import neat
