@@ -27,6 +27,9 @@ FLAGS = ("-O3", "-march=native", "-std=c11", "-shared", "-fPIC", "-fno-math-errn
 MARK = "// flags:"
 """A source's first line may add flags of its own after this mark, such as -ffp-contract=off."""
 
+RUN = ("population", "breeding", "poles")
+"""Kernels that a run of direct genomes needs: they are compiled side by side."""
+
 BUILD_SECONDS = 120.0
 
 
@@ -42,12 +45,10 @@ def library(name: str) -> ctypes.CDLL | None:
     compiler = _compiler()
     if compiler is None:
         return None
-    source = KERNELS / f"{name}.c"
-    command = [*compiler, *FLAGS, *_own_flags(source)]
     try:
-        built = _cache() / f"{name}-{_fingerprint(source, command)}{'.dll' if os.name == 'nt' else '.so'}"
+        built = _target(name, compiler)
         if not built.exists():
-            _build(command, source, built)
+            _build_together(name, compiler)
         return ctypes.CDLL(str(built))
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip().splitlines()
@@ -105,11 +106,31 @@ def _cache() -> Path:
     return folder
 
 
-def _build(command: list[str], source: Path, target: Path) -> None:
+def _command(name: str, compiler: tuple[str, ...]) -> list[str]:
+    return [*compiler, *FLAGS, *_own_flags(KERNELS / f"{name}.c")]
+
+
+def _target(name: str, compiler: tuple[str, ...]) -> Path:
+    """Where a build lies or is to lie."""
+    fingerprint = _fingerprint(KERNELS / f"{name}.c", _command(name, compiler))
+    return _cache() / f"{name}-{fingerprint}{'.dll' if os.name == 'nt' else '.so'}"
+
+
+def _build_together(name: str, compiler: tuple[str, ...]) -> None:
+    """Builds a kernel and, at the same time, the others that a run will ask for next."""
+    others = [one for one in RUN if one != name] if name in RUN else []
+    missing = [other for other in others if not _target(other, compiler).exists()]
+    with ThreadPoolExecutor(1 + len(RUN)) as pool:
+        own, *_ = [pool.submit(_build, one, compiler) for one in (name, *missing)]
+    own.result()
+
+
+def _build(name: str, compiler: tuple[str, ...]) -> None:
     """Compiles beside the target and renames, so that two processes building at once cannot disturb each other."""
+    target = _target(name, compiler)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = Path(scratch) / target.name
-        call = [*command, str(source), "-o", str(made), "-lm"]
+        call = [*_command(name, compiler), str(KERNELS / f"{name}.c"), "-o", str(made), "-lm"]
         subprocess.run(call, check=True, capture_output=True, timeout=BUILD_SECONDS)
         os.replace(made, target)
 

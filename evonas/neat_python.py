@@ -93,7 +93,8 @@ def _syntax(error: configparser.Error) -> list[str]:
         case configparser.DuplicateSectionError():
             return [f"line {error.lineno}: section [{_one_line(error.section)}] is given twice: join the two"]
         case configparser.ParsingError():
-            return [f"line {number}: {_one_line(line)} is no `key = value`: write one" for number, line in error.errors]
+            lines = [(number, _one_line(line).replace("\\n", "")) for number, line in error.errors]
+            return [f"line {number}: {line} is no `key = value`: write one" for number, line in lines]
     return [_one_line(str(error))]
 
 
@@ -145,7 +146,7 @@ class _File:
         if not low <= value <= high or not math.isfinite(value):
             kind = "a whole number" if whole else "a number"
             span = (
-                f" from {low:g} to {high:g}" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
+                f" from {low} to {high}" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
             )
             self.mistakes.append(f"[{section}] {key} = {_one_line(text)!r} is not allowed: write {kind}{span}")
             return None

@@ -45,9 +45,10 @@ class Row:
 class Run:
     """A run folder as users see it: `front()`, `network(id)`, `species()`, `lineage(id)`, `resume()`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, recipe: recipes.Recipe | None = None) -> None:
+        """`recipe` is the stored one where that is known: to check it again takes as long as a small generation."""
         self.store = store
-        self.recipe = recipes.from_json(store.recipe)
+        self.recipe = recipe or recipes.from_json(store.recipe)
 
     def __enter__(self) -> Run:
         return self

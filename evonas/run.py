@@ -240,7 +240,7 @@ def start(
     folder = Path(runs) / (valid_name(name) if name else _free_name(Path(runs), checked.name))
     facts = about(checked)
     _refuse_unfit(checked, facts["task"])
-    return _follow(Store.create(folder, checked.model_dump(mode="json"), facts), observer)
+    return _follow(Store.create(folder, checked.model_dump(mode="json"), facts), observer, recipe=checked)
 
 
 def resume(
@@ -375,9 +375,11 @@ def problem(recipe: recipes.Recipe, space: Any, fresh: bool = True) -> Problem:
 # --------------------------------------------------------------------------------------------- starting, resuming
 
 
-def _follow(store: Store, observer: Observer | None, onward: bool = False) -> Run:
+def _follow(
+    store: Store, observer: Observer | None, onward: bool = False, recipe: recipes.Recipe | None = None
+) -> Run:
     """Runs the loop over an open, writable store and hands the run back for reading; `onward` even past its goal."""
-    run = Run(store)
+    run = Run(store, recipe)
     workers: Pool | None = None
     try:
         with _Stop() as stop, _rare_collections():
@@ -399,7 +401,7 @@ def _follow(store: Store, observer: Observer | None, onward: bool = False) -> Ru
         if workers is not None:
             workers.close()
         store.close()
-    return open(store.folder)
+    return Run(Store.open(store.folder), run.recipe)
 
 
 @contextmanager

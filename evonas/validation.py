@@ -200,7 +200,9 @@ def _wrong_booleans(root: type[BaseModel], raw: Mapping[str, Json]) -> Iterator[
 
 def _leaves(value: Json, place: Place = ()) -> Iterator[tuple[Place, Json]]:
     items: Iterable[tuple[Any, Json]] = ()
-    if isinstance(value, Mapping):
+    if value is None or isinstance(value, (str, int, float)):
+        yield place, value
+    elif isinstance(value, Mapping):
         items = value.items()
     elif isinstance(value, (list, tuple)):
         items = enumerate(value)

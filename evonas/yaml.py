@@ -115,6 +115,8 @@ def _lines(data: Json, indent: str = "") -> Iterator[str]:
 
 
 def _is_deep(value: Json) -> bool:
+    if value is None or isinstance(value, str | int | float):  # most are, and to ask for a mapping takes long
+        return False
     if isinstance(value, Mapping):
         return bool(value)
     return isinstance(value, list | tuple) and any(isinstance(one, Mapping | list | tuple) and one for one in value)
@@ -125,12 +127,12 @@ _RESERVED = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
 def _inline(value: Json) -> str:
-    if isinstance(value, Mapping):
-        return "{}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_inline, value))}]"
     if isinstance(value, str):
         return value if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED else _quoted(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_inline, value))}]"
+    if isinstance(value, Mapping):
+        return "{}"
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 

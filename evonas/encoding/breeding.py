@@ -782,6 +782,10 @@ _SIGNATURES = {
 """Arguments after first and last: pointer, integer, unsigned, double."""
 
 
+GRAIN = 512
+"""Genomes that are worth waking a thread for, at about a microsecond each."""
+
+
 class _Genes(ctypes.Structure):
     """Where the nodes or the links of a population lie: their offsets, then five arrays."""
 
@@ -821,7 +825,7 @@ def _run(name: str, count: int, threads: int, *arguments: Any) -> None:
         if function(first, last, *passed) == 0:
             raise MemoryError(f"no memory left to breed {count} genomes: make the population smaller")
 
-    native.split(work, count, threads)
+    native.split(work, count, threads, GRAIN)
 
 
 def _passed(argument: Any) -> Any:

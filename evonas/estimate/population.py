@@ -52,6 +52,8 @@ class PopulationEstimator:
             raise RecipeError(
                 "fine_tune needs networks without cycles: set encoding.feed_forward: true, or leave it out"
             )
+        if self._settings.device == "cuda":
+            _refuse_absent_gpu()
         self._encoding = space
         self._inputs, self._outputs = math.prod(shape.input), shape.outputs
         self._seed, self._final = int(recipe["seed"]), final
@@ -203,6 +205,11 @@ class PopulationEstimator:
                 columns[one.name] = columns[one.kind]
             elif one.name not in columns and objective.is_cheap(one):
                 columns[one.name] = self._of_plans(genomes, one)
+            elif one.name not in columns:
+                raise RecipeError(
+                    f"objective {one.name!r} is not what the task measures, which is {', '.join(measured) or 'nothing'}: "
+                    "let it measure that too, or take {name: ..., kind: score} of what it measures"
+                )
         if self._final:  # a test changes no size: only those that the recipe asks for
             asked = {*measured, *(one.name for one in self._objectives)}
             return {name: column for name, column in columns.items() if name in asked}
@@ -210,7 +217,15 @@ class PopulationEstimator:
 
     def _of_plans(self, genomes: Population, one: ObjectiveSettings) -> Reals:
         """A size that only a decoded genome tells, one by one."""
-        return np.array([objective.cheap_values(self._encoding.decode(g), [one])[one.name] for g in genomes])
+        sizes = [objective.cheap_values(self._encoding.decode(genome), [one])[one.name] for genome in genomes]
+        return np.array(sizes, dtype=np.float64)
+
+
+def _refuse_absent_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RecipeError("estimator.device is 'cuda', and torch finds no GPU here: set it to auto or cpu")
 
 
 # ------------------------------------------------------------------------------------------------------ rows, values

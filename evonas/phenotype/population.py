@@ -51,6 +51,9 @@ _SLICES = (
     "aggregation", "bias", "response", "degree", "index", "weight", "output", "position", "state",
 )  # fmt: skip
 
+GRAIN = 256
+"""Genomes to compile, or evaluations of 64 inputs, that are worth waking a thread for."""
+
 L1_FLOATS = 6144
 """Values of networks that are computed together stay within 24 kB, half of a common first-level cache."""
 
@@ -172,7 +175,7 @@ def _pack_compiled(library: ctypes.CDLL, population: Population, chosen: Index, 
             raise MemoryError if failed == -1 - last else _broken(population, int(chosen[-1 - failed]))
         pieces[first] = _trimmed(made)
 
-    native.split(work, len(chosen), threads)
+    native.split(work, len(chosen), threads, GRAIN)
     parts = [pieces[first] for first in sorted(pieces)]
     whole = parts[0] if len(parts) == 1 else _in_line(parts)
     return Programs(len(chosen), population.inputs, population.outputs, population.feed_forward, **whole)
@@ -417,11 +420,12 @@ def _tiled(programs: Programs, x: Floats, threads: int, hold: int, every: bool, 
     out = np.empty((programs.n, steps if every else 1, programs.outputs, batch), np.float32)
     held = (x, shared, steps, batch, hold, every, 0 if state is None else state, out)
     work = _addresses(dict(zip(_TILES, held, strict=True)), _TILES)
-    _over(library.tiles, programs.n, threads, programs.address, work.ctypes.data, tile)
+    grain = max(1, GRAIN * 64 // max(1, steps * batch * hold))
+    _over(library.tiles, programs.n, threads, grain, programs.address, work.ctypes.data, tile)
     return out.swapaxes(2, 3)
 
 
-def _over(function: Callable[..., int], count: int, threads: int, *arguments: int) -> None:
+def _over(function: Callable[..., int], count: int, threads: int, grain: int, *arguments: int) -> None:
     def work(first: int, last: int) -> None:
         if function(*arguments, first, last):
             raise MemoryError("no memory for the values of networks")
@@ -545,7 +549,7 @@ class _Slices:
         }
         counts = np.zeros(chunks, np.int64)
         table = _addresses(held, _SLICES)
-        _over(library.arrange, chunks, threads, programs.address, table.ctypes.data, counts.ctypes.data)
+        _over(library.arrange, chunks, threads, 16, programs.address, table.ctypes.data, counts.ctypes.data)
 
         used = held["size"] > 0
         held["size"], held["width"] = held["size"][used], held["width"][used]

@@ -185,9 +185,11 @@ def made(settings: ControlSettings) -> Any:
         raise
     except gymnasium.error.DependencyNotInstalled as error:
         why = _line(error)
-        raise RecipeError(f"environment {name!r} needs more: {why}; try pip install 'evonas[control]'") from None
+        cure = "" if "pip install" in why else "; try pip install 'evonas[control]'"
+        raise RecipeError(f"environment {name!r} needs more: {why}{cure}") from None
     except (gymnasium.error.Error, ImportError) as error:
-        raise RecipeError(f"environment {name!r} cannot be had: {_line(error)}; {_like(name, gymnasium)}") from None
+        why = _line(error).partition(". Did you mean")[0]  # it names no version
+        raise RecipeError(f"environment {name!r} cannot be had: {why}; {_like(name, gymnasium)}") from None
     except Exception as error:
         given = f"with arguments {settings.arguments}" if settings.arguments else "without arguments"
         what = f"{type(error).__name__}: {_line(error)}"

@@ -101,6 +101,7 @@ class OwnFitness(PlayTask):
     """What the user's function returns, by name; a bare number or array is the fitness."""
 
     def __init__(self, settings: FitnessSettings) -> None:
+        imported.check(settings.function, "task.function: ")
         self._settings = settings
 
     def shape(self) -> TaskShape:
@@ -154,9 +155,17 @@ def _raised(error: BaseException) -> str:
     """`raised ValueError: why, at mine.py, line 7`, or what a value was that is none."""
     if isinstance(error, _NoNumber):
         return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())[:200]
-    return f"raised {type(error).__name__}: {text}, at {last.filename}, line {last.lineno}"
+    # where the user's code went wrong, even if it was evonas that refused what it was given
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    where = f", at {own[-1].filename}, line {own[-1].lineno}" if own else ""
+    return f"raised {type(error).__name__}: {_text(error)}".removesuffix(": ") + where
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())[:200]
+    except Exception:
+        return "its message cannot be shown"
 
 
 class _NoNumber(Exception):
@@ -174,7 +183,7 @@ def _column(value: Any, count: int, what: str) -> Array:
     """One number per network, (n,) float64, or RecipeError."""
     cure = f"return an array of shape ({count},), one number for each network"
     try:
-        column = np.asarray(value, dtype=np.float64)
+        column = None if np.iscomplexobj(value) else np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         column = None
     if column is None or value is None:  # NumPy takes None for a number

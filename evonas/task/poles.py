@@ -119,7 +119,7 @@ def play(game: Game, programs: Programs, starts: Reals, threads: int = 1) -> Epi
         if call(programs.address, ctypes.byref(game.packed), where[0], count, first, last, *where[1:]):
             raise MemoryError("no memory for one network's values")
 
-    native.split(work, total, threads)
+    native.split(work, total, threads, grain=64)
     shape = (programs.n, count)
     return Episodes(steps.reshape(shape), fell.reshape(shape) > 0, wobble.reshape(shape))
 

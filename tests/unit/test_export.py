@@ -111,12 +111,13 @@ def decoded(genome: Any, shape: tuple[int, ...], outputs: int = 3) -> Plan:
 
 
 def test_every_zoo_genome_computes_the_same(tmp_path: Path) -> None:
-    for entry in zoo.entries():
+    layered = [entry for entry in zoo.entries() if entry.genome["encoding"] == "dag"]
+    for entry in layered:
         encoding = DagEncoding(DagSettings(), entry.input, entry.outputs)
         genome = zoo.load(entry.name, encoding)
         exported(decoded(genome, entry.input, entry.outputs), tmp_path, entry.name)
         exported(decoded(genome, (2, 7, 11)), tmp_path, f"{entry.name}-odd")
-    assert_equal_without_evonas(tmp_path, 2 * len(zoo.names()))
+    assert_equal_without_evonas(tmp_path, 2 * len(layered))
 
 
 def test_direct_genomes_compute_the_same(tmp_path: Path) -> None:

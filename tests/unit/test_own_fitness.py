@@ -35,7 +35,7 @@ def played(folder: Path, code: str, seed: int = 1, count: int = 3, **fields: Any
 
 
 def test_the_shape_is_what_the_recipe_says() -> None:
-    shape = task.build(task.TABLE["fitness"](function="a:b", inputs=4, outputs=2)).shape()
+    shape = task.build(task.TABLE["fitness"](function="math:sqrt", inputs=4, outputs=2)).shape()
     assert (shape.input, shape.outputs, shape.kind) == ((4,), 2, "control")
 
 

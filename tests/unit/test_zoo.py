@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from evonas import zoo
-from evonas.core import DataError, RecipeError, dumps
+from evonas import encoding, estimate, task, zoo
+from evonas import recipe as recipes
+from evonas.core import DataError, Job, RecipeError, dumps
 from evonas.encoding import genes
 from evonas.encoding.dag import DagEncoding, DagSettings
 from evonas.encoding.genes import DagGenome, EdgeGene, LayerGene
@@ -111,6 +112,15 @@ BY_HAND: dict[str, Callable[[], nn.Module]] = {
     "densenet-small": densenet, "lenet-5": lenet, "mlp": mlp, "mobilenet-small": mobilenet, "resnet-20": resnet,
     "vgg-small": vgg,
 }  # fmt: skip
+CHAMPIONS = {
+    "cartpole-champion": ({"kind": "cartpole", "test_episodes": 100}, "fitness", 500.0),
+    "double-pole-champion": ({"kind": "double-pole"}, "steps", 100_000.0),
+    "double-pole-no-velocity-champion": (
+        {"kind": "double-pole", "velocities": False, "check": "always"}, "generalises", 414.0
+    ),
+    "xor-champion": ({"kind": "xor"}, "fitness", 3.99),
+}  # fmt: skip
+"""Direct genomes that evonas evolved: the task that each solves, and a value that it reaches there."""
 PUBLISHED = {"lenet-5": 61_706, "resnet-20": 272_474}
 
 
@@ -124,10 +134,32 @@ def flops(module: nn.Module, x: Tensor) -> int:
 
 
 def test_the_zoo_is_complete() -> None:
-    assert zoo.names() == tuple(BY_HAND)
+    assert zoo.names() == tuple(sorted((*BY_HAND, *CHAMPIONS)))
     readme = (GENOMES / "README.md").read_text()
     for entry in zoo.entries():
         assert f"| `{entry.name}` |" in readme and f"| {entry.params:,} |" in readme
+
+
+@pytest.mark.parametrize("name", CHAMPIONS)
+def test_a_champion_solves_its_task(name: str) -> None:
+    settings, value, reached = CHAMPIONS[name]
+    entry = zoo.entry(name)
+    recipe = {
+        "task": settings, "objectives": ["fitness"], "encoding": {"kind": "neat", "feed_forward": False},
+        "strategy": {"kind": "neat"}, "estimator": {"kind": "population", "threads": 1},
+    }  # fmt: skip
+    if entry.genome["feed_forward"]:
+        recipe["encoding"] = {"kind": "neat"}
+    read = recipes.from_json(recipe)
+    shape = task.build(read.task).shape()
+    assert (shape.input, shape.outputs) == (entry.input, entry.outputs)
+    space = encoding.build(read.encoding, shape.input, shape.outputs)
+    genome = zoo.load(name, space)
+    plan = space.decode(genome)
+    assert (plan.params, plan.flops) == (entry.params, entry.flops)
+    estimator = estimate.build(read.model_dump(mode="json"), final=True)
+    outcome = estimator.estimate(Job(0, 1, space.to_json(genome)))
+    assert outcome.estimate.values[value] >= reached
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -192,7 +224,7 @@ def test_a_file_is_read_with_or_without_what_is_told_about_it(tmp_path: Path) ->
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match=r"no genome 'lenet5' .*did you mean 'lenet-5'\? known: densenet-small"):
+    with pytest.raises(RecipeError, match=r"no genome 'lenet5' .*did you mean 'lenet-5'\? known: cartpole-champion, dense"):
         zoo.load("lenet5", space((1, 28, 28), 10))
     with pytest.raises(RecipeError, match=r"cannot read the genome file .*nowhere\.json: No such file.*zoo: dense"):
         zoo.load("nowhere.json", space((1, 28, 28), 10))
@@ -224,7 +256,7 @@ def test_an_installed_wheel_finds_its_own_folder(tmp_path: Path, monkeypatch: py
     shutil.copytree(GENOMES, package / "genomes")
     (tmp_path / "genomes").mkdir()
     monkeypatch.setattr(zoo, "files", lambda name: tmp_path / name)
-    assert zoo.names() == tuple(BY_HAND)
+    assert zoo.names() == tuple(sorted((*BY_HAND, *CHAMPIONS)))
     shutil.rmtree(package)
     package.mkdir()
     assert zoo.names() == ()
