@@ -509,7 +509,9 @@ def _readable(runs: Path) -> Iterator[Run]:
 
 
 def _id(found: Run, text: str) -> int:
-    """The id that a user names: a number, `knee`, or `best` in the first objective."""
+    """The id that a user names: a number, `knee`, or `best`: who reached the goal, or else in the first objective."""
+    if text == "best" and found.solved is not None:
+        return found.solved
     if text == "best":
         front = found.front()
         if not front:
@@ -741,11 +743,17 @@ def _print_result(found: Run, runs: Path, as_json: bool) -> None:
         return
     _print_table(table, Format.table)
     name = found.name if str(runs) == RUNS else f"{found.name} --runs {runs}"
-    best = table.rows[0][0] if table.rows else 0
+    if found.solved is not None:
+        _say(f"individual {found.solved} reached the goal after {found.generations()[-1]['evaluations']:,} evaluations")
+    best = found.solved if found.solved is not None else table.rows[0][0] if table.rows else 0
+    whole = found.recipe.estimator.kind == "population"
+    tested = ("", "measure it on what no search has seen") if whole else (
+        " --pick 3", "train three to the end, touch the test set once"
+    )  # fmt: skip
     _say(f"\n{found.folder} holds the run; next:")
     _suggest([
         (f"evonas front {name}", "this front again; --by, --budget params=100k, --format csv"),
         (f"evonas genome {name} {best} -o network.svg", "a network, drawn"),
-        (f"evonas test {name} --pick 3", "train three to the end, touch the test set once"),
+        (f"evonas test {name}{tested[0]}", tested[1]),
         (f"evonas resume {name} --generations +10", "search on"),
     ])  # fmt: skip

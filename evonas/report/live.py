@@ -35,9 +35,9 @@ def line(progress: Progress) -> str:
 
 
 def training_line(progress: Progress) -> str:
-    """How many final trainings are done, in one line."""
+    """How many final trainings or measurements are done, in one line."""
     left = f", about {duration(progress.eta)} left" if progress.eta else ""
-    return f"trained to the end: {progress.done} of {progress.total}, {duration(progress.seconds)}{left}"
+    return f"tested: {progress.done} of {progress.total}, {duration(progress.seconds)}{left}"
 
 
 def panel(progress: Progress, trend: Sequence[float] = ()) -> Panel:

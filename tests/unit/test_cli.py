@@ -451,7 +451,7 @@ def test_test_takes_ids_or_a_number_of_picks(call: Call, runs: Path, monkeypatch
 
     monkeypatch.setattr(engine, "test", tested)
     code, _, err = call("test", "cheap", "--ids", "3, 5", "--runs", runs)
-    assert (code, err) == (0, "trained to the end: 1 of 2, 0.0 s\n")
+    assert (code, err) == (0, "tested: 1 of 2, 0.0 s\n")
     assert call("test", "cheap", "--pick", "2", "--runs", runs)[0] == 0
     assert seen == [("cheap", [3, 5], None), ("cheap", None, 2)]
     assert "give one of them" in call("test", "cheap", "--pick", "2", "--ids", "3", "--runs", runs)[2]
@@ -488,6 +488,6 @@ def test_final_trainings_are_told_one_by_one(call: Call, tmp_path: Path) -> None
     assert call("run", recipe, "--runs", tmp_path)[0] == 0
     code, out, err = call("test", "tiny", "--runs", tmp_path, "--pick", 1, "--format", "json")
     assert code == 0
-    assert "trained to the end: 1 of 1" in err
+    assert "tested: 1 of 1" in err
     (row,) = json.loads(out)
     assert 0 <= row["test_error"] <= 1
