@@ -635,7 +635,7 @@ class Store:
         with self._snapshot():
             newest = self._read_ledger().generation
             stored = [row[0] for row in self._db.execute("SELECT generation FROM states ORDER BY generation DESC")]
-            journaled = self._has("journal") and self._db.execute("SELECT 1 FROM journal").fetchone()
+            journaled = self._journaled()
         if newest is None:
             return None
         damage: DataError | None = None
@@ -657,6 +657,10 @@ class Store:
         with self._snapshot():
             found = self._find("journal", [generation]) if self._has("journal") else {}
         return scores_from_bytes(found[generation][1]) if generation in found else None
+
+    def _journaled(self) -> bool:
+        """Whether generations were estimated as a whole, so that the journal leads on from an older state."""
+        return self._has("journal") and self._db.execute("SELECT 1 FROM journal").fetchone() is not None
 
     def _journal(self) -> Iterator[tuple[int, Scores]]:
         if self._has("journal"):
@@ -809,7 +813,9 @@ class Store:
                     hasher.update(_stamp(table, row))
             for row in self._all("generations"):
                 hasher.update(_stamp("generations", row[:2]))
-            for row in self._find("states", [newest]).values():
+            journaled = self._journaled()
+            kept = self._find("states", [newest]).values() if journaled else self._of_generation("states", newest)
+            for row in kept:
                 hasher.update(_stamp("states", row))
             packed = self._find("cohorts", [newest]) if self._has("cohorts") else {}
             for generation, *standing, scores in packed.values():
@@ -1136,7 +1142,9 @@ def _make(folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json]) -
     }
     unfinished = folder / "run.sqlite.tmp"
     with closing(sqlite3.connect(unfinished, isolation_level=None)) as db:
-        db.execute("PRAGMA synchronous=FULL")
+        # a file that is no run yet needs no journal: it is made durable as a whole before it gets its name
+        db.execute("PRAGMA journal_mode=OFF")
+        db.execute("PRAGMA synchronous=OFF")
         db.execute(f"PRAGMA page_size={PAGE_BYTES}")
         db.execute("BEGIN")
         for statement in _SCHEMA.values():

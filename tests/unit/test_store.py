@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from evonas.core import (
     valid_name,
 )
 from evonas.marks import Marks
-from evonas.store import Store, state_from_json, state_to_json
+from evonas.store import FORMAT, Store, state_from_json, state_to_json
 
 RECIPE = {"version": 1, "name": "toy", "seed": 7, "strategy": {"kind": "nsga2", "rate": 1e-3}, "pool": None}
 ABOUT = {"evonas": "0.1.0", "threads": 1, "task": {"input": [1, 8, 8], "outputs": 10}}
@@ -597,3 +598,19 @@ def test_nothing_stays_open_and_nothing_is_kept_per_individual(folder: Path) -> 
 def _held(store: Store) -> int:
     moving = ("_db", "_lock", "_since", "_shot", "_shot_cost")
     return len(repr({name: value for name, value in vars(store).items() if name not in moving}))
+
+
+SAMPLE = Path(__file__).resolve().parents[2] / "runs" / "sample-digits"
+
+
+def test_a_run_of_format_1_is_read_and_brought_up_to_date(tmp_path: Path) -> None:
+    """The sample run was written before whole populations had tables."""
+    folder = Path(shutil.copytree(SAMPLE, tmp_path / "sample-digits"))
+    with Store.open(folder) as store:
+        before, form = store.digest(), store._meta["format"]["format"]
+        assert store.journal(1) is None and form == 1
+    with Store.open(folder, write=True) as store:
+        assert store._meta["format"]["format"] == FORMAT
+        store.event("looked at", "")
+    with Store.open(folder) as store:
+        assert store.digest() == before and store._meta["format"]["format"] == FORMAT
