@@ -110,7 +110,7 @@ def test_killed_anywhere_many_times(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("keep", ["champions", "all"])
 def test_whole_populations_killed_anywhere(tmp_path: Path, keep: str) -> None:
-    strategy = {"kind": "neat", "population": 150, "generations": 200}
+    strategy = {"kind": "neat", "population": 150, "generations": 400}
     long = {**NEAT, "strategy": strategy, "store": {"individuals": keep}}
     calm = evonas.start(long, name="calm", runs=tmp_path).folder
     assert killed_until_done(long, tmp_path / "run", 0.8, 3, 30) >= 8
