@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -269,6 +270,9 @@ def lineage(run: _RunName, id: _Id, runs: _Runs = Path(RUNS), format: _Format = 
         rows = found.lineage(_id(found, id))
         edits = {row.id: found.individual(row.id).edits for row in rows}
         _print_table(tables.lineage(rows, edits, found.objectives), format)
+        ids = {row.id for row in rows}
+        if any(not ids.issuperset(row.parents) for row in rows):
+            _say("ancestors are missing: the run keeps champions only; `store: {individuals: all}` keeps every one")
 
 
 @app.command()
@@ -316,6 +320,8 @@ def export(
     """
     with _opened(run, runs) as found:
         chosen = _id(found, id)
+        if output is not None and output.suffix == ".onnx":
+            raise RecipeError(f"-o {output} names a folder: write --to onnx -o {output.parent}")
         folder = output or Path(f"{found.name}-{chosen}")
         files = found.export(chosen, folder, to.value)
     _say(f"wrote {folder}: {', '.join(file.name for file in files)}")
@@ -448,7 +454,7 @@ def _complain(message: str, head: str = "error: ") -> None:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    _complain(" ".join(str(message).split()), "warning: ")
+    _complain(" ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(message)).split()), "warning: ")
 
 
 def _write_new(path: Path, text: str) -> None:
@@ -582,14 +588,17 @@ def _drawn(table: Table) -> RenderableType:
     from rich.text import Text
 
     drawn = Drawn(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for column in table.columns:
+    rows = list(table.shown())
+    for at, column in enumerate(table.columns):
+        longest = max([len(column.title), *(len(row[at]) for row in rows)])
         drawn.add_column(
             Text(plain(column.title)),
             justify="right" if column.right else "left",
             no_wrap=column.right,
             overflow="fold",
+            min_width=None if column.right else min(longest, 20),
         )
-    for i, row in enumerate(table.shown()):
+    for i, row in enumerate(rows):
         drawn.add_row(*(Text(cell) for cell in row), style="bold green" if i in table.marked else None)
     return drawn
 

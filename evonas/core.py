@@ -225,7 +225,8 @@ class Edit:
 
     def __str__(self) -> str:
         args = ", ".join(f"{name} {value}" for name, value in self.args.items())
-        return f"{self.op} at {', '.join(map(str, self.where)) or '-'}" + (f" ({args})" if args else "")
+        where = f" at {', '.join(map(str, self.where))}" if self.where else ""
+        return self.op + where + (f" ({args})" if args else "")
 
 
 @runtime_checkable

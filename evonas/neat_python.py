@@ -145,9 +145,7 @@ class _File:
             value = math.nan
         if not low <= value <= high or not math.isfinite(value):
             kind = "a whole number" if whole else "a number"
-            span = (
-                f" from {low} to {high}" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
-            )
+            span = f" from {low} to {high}" if high < math.inf else f" of at least {low:g}" if low > -math.inf else ""
             self.mistakes.append(f"[{section}] {key} = {_one_line(text)!r} is not allowed: write {kind}{span}")
             return None
         return value

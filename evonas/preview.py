@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from evonas import encoding, estimate, strategy, task
-from evonas.estimate import TrainSettings
+from evonas.estimate import PopulationSettings, TrainSettings
 from evonas.recipe import Recipe
 from evonas.strategy.problem import begin
 
@@ -68,6 +68,8 @@ def preview(recipe: Recipe) -> Preview:
     rows = {} if hasattr(solved, "rollout") else solved.sizes(recipe.seed)
     shape = solved.shape()
     estimate.check(recipe.estimator, recipe.objectives, shape.input, shape.kind)
+    if isinstance(recipe.estimator, PopulationSettings):
+        estimate.build(recipe.model_dump(mode="json"))  # refuses a missing GPU, and tuning what cannot be tuned
     plans = _first_plans(recipe, shape.input, shape.outputs)
     evaluations, epochs = _evaluations(recipe), getattr(recipe.estimator, "epochs", 0)
     samples = round(rows.get("train", 0) * getattr(recipe.estimator, "share", 0.0)) * epochs

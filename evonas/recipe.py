@@ -365,7 +365,7 @@ def _untrained_objectives(recipe: Recipe) -> Iterator[Mistake]:
     if not isinstance(recipe.estimator, estimate.LookupSettings) or recipe.estimator.function is not None:
         return
     for i, one in enumerate(recipe.objectives):
-        if not objective.is_cheap(one):
+        if not objective.is_cheap(one) and not objective.TABLE[one.kind].recorded:
             cure = "set estimator.kind: train, or name an estimator.function that knows it"
             yield Mistake(("objectives", i), f"{one.name!r} needs training, and estimator 'lookup' does none: {cure}")
 

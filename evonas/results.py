@@ -292,10 +292,14 @@ class Run:
         estimates = self.store.estimates(ids)
         front = self.store.front()
         knee = self._knee([estimates[id] for id in front if id in estimates])
-        species = {id: one["species"] for one in self.store.species(len(self.generations())) for id in one["members"]}
         tested = {test["id"]: test["values"] for test in self.store.tests()}
+        individuals = list(self.store.individuals(ids, self.encoding.from_json))
+        finished = len(self.generations())
+        # of who left the population, the species of its birth
+        lives = sorted({*(min(one.birth + 1, finished) for one in individuals), finished})
+        species = {id: one["species"] for at in lives for one in self.store.species(at) for id in one["members"]}
         rows = []
-        for individual in self.store.individuals(ids, self.encoding.from_json):
+        for individual in individuals:
             estimate = estimates.get(individual.id)
             rows.append(
                 Row(
@@ -319,7 +323,11 @@ class Run:
 def _spread(values: Any) -> dict[str, float] | None:
     """Mean and standard deviation of what was measured; None where nothing finite was."""
     finite = values[np.isfinite(values)]
-    return {"mean": float(finite.mean()), "deviation": float(finite.std())} if len(finite) else None
+    if not len(finite):
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):  # huge values; JSON knows no infinity
+        mean, deviation = finite.mean(), finite.std()
+    return {"mean": float(mean), "deviation": float(deviation)} if np.isfinite([mean, deviation]).all() else None
 
 
 def _best(objective: Objective, estimates: Sequence[Estimate]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,9 @@ Reals = NDArray[np.float64]
 
 CHUNK = 1 << 22
 """Outputs at a time: 16 MB, so that a population of 100,000 over many rows needs no more memory than a small one."""
+
+IMMENSE = 1e100
+"""The largest size of an objective: what is told of it, such as its spread, still is a number."""
 
 
 class PopulationEstimator:
@@ -76,7 +79,7 @@ class PopulationEstimator:
         measured = self._measured(tuned, seed)
         columns = self._columns(tuned, measured)
         cost = {"seconds": (time.monotonic() - began) / max(1, len(cohort))}
-        scores = Scores(cohort.ids, columns, dict(measured.failed), cost)
+        scores = Scores(cohort.ids, columns, {**self._immense(columns), **measured.failed}, cost)
         inherited = tuned is not genomes and self._tuning is not None and self._tuning.inherit == "lamarckian"
         return (replace(cohort, genomes=tuned) if inherited else cohort), scores
 
@@ -95,8 +98,8 @@ class PopulationEstimator:
         except (Exception, SystemExit) as error:
             return Outcome(Estimate.failed(job.id, estimate.told(error), {"seconds": time.monotonic() - began}))
         cost = {"seconds": time.monotonic() - began}
-        if measured.failed:
-            return Outcome(Estimate.failed(job.id, measured.failed[0], cost))
+        if failed := {**self._immense(columns), **measured.failed}:
+            return Outcome(Estimate.failed(job.id, failed[0], cost))
         values = {name: float(column[0]) for name, column in columns.items() if not np.isnan(column[0])}
         described = [objective.described(one) for one in self._objectives]
         return Outcome(Estimate(job.id, "ok", values, cost=cost).checked(described))
@@ -206,19 +209,31 @@ class PopulationEstimator:
             elif one.name not in columns and objective.is_cheap(one):
                 columns[one.name] = self._of_plans(genomes, one)
             elif one.name not in columns:
-                raise RecipeError(
-                    f"objective {one.name!r} is not what the task measures, which is {', '.join(measured) or 'nothing'}: "
-                    "let it measure that too, or take {name: ..., kind: score} of what it measures"
-                )
+                raise _unmeasured(one.name, list(measured))
         if self._final:  # a test changes no size: only those that the recipe asks for
             asked = {*measured, *(one.name for one in self._objectives)}
             return {name: column for name, column in columns.items() if name in asked}
         return columns
 
+    def _immense(self, columns: Mapping[str, Reals]) -> dict[int, str]:
+        """Who has an objective of a size that sums and products of it would overflow."""
+        wrong: dict[int, str] = {}
+        for one in self._objectives:
+            column = columns[one.name]
+            for at in np.flatnonzero(np.isfinite(column) & (np.abs(column) > IMMENSE)):
+                wrong[int(at)] = f"objective {one.name!r} is {column[at]:g}, and {IMMENSE:g} is the most"
+        return wrong
+
     def _of_plans(self, genomes: Population, one: ObjectiveSettings) -> Reals:
         """A size that only a decoded genome tells, one by one."""
         sizes = [objective.cheap_values(self._encoding.decode(genome), [one])[one.name] for genome in genomes]
         return np.array(sizes, dtype=np.float64)
+
+
+def _unmeasured(name: str, measured: Sequence[str]) -> RecipeError:
+    found = ", ".join(measured) or "nothing"
+    cure = f"let it measure {name}, or set objectives: [{{name: {measured[0] if measured else '...'}, kind: score}}]"
+    return RecipeError(f"objective {name!r} is not what the task measures, which is {found}: {cure}")
 
 
 def _refuse_absent_gpu() -> None:

@@ -34,6 +34,8 @@ def number(value: float) -> str:
     """A number for people: 4 significant digits, 12345 -> `12.35k`, 0.034567 -> `0.03457`."""
     if isinstance(value, int) and abs(value) < 10_000:
         return str(value)
+    if abs(value) >= 1e15:  # no suffix reaches there
+        return f"{value:.4g}"
     for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         # 999,960,000 rounds to 1G rather than to 1000M
         if abs(value) >= limit * 0.99995:

@@ -12,7 +12,20 @@ from typing import Any
 import numpy as np
 
 from evonas.cohort import Cohort, Scored, Scores
-from evonas.core import Edit, Estimate, EvonasError, Genome, Individual, Species, State, generator, seed_of, stream
+from evonas.core import (
+    Edit,
+    Estimate,
+    EvonasError,
+    Genome,
+    Individual,
+    RecipeError,
+    Species,
+    State,
+    generator,
+    nearest,
+    seed_of,
+    stream,
+)
 from evonas.marks import MarkBook
 from evonas.species import Flags, Ints, Reals, apportion, by_species, reproductive, shared, top
 from evonas.strategy import NeatStrategySettings
@@ -201,8 +214,6 @@ class Neat:
             return alive, {estimate.id: estimate for _, estimate in scored}
         losses = self.problem.losses_of(scored.scores, scored.scores.ids)
         good = np.isfinite(losses).all(axis=1)
-        if not good.any():
-            return (), {}
         return (scored.born, scored.scores) if good.all() else _taken(scored, np.flatnonzero(good))
 
     def _solved(self, estimates: Mapping[int, Estimate], ids: Ints) -> int | None:
@@ -210,6 +221,7 @@ class Neat:
         goal = self.settings.goal
         if not goal or not len(ids):
             return None
+        _refuse_unrecorded(goal, estimates)
         falling = {one.name for one in self.problem.objectives if one.direction == "min"}
         signs = np.array([-1.0 if name in falling else 1.0 for name in goal])
         reached = (columns(estimates, ids, list(goal)) * signs >= np.array(list(goal.values())) * signs).all(axis=1)
@@ -278,6 +290,15 @@ def _varied(
 def _cohort(state: State, genomes: Any, parents: Ints, edits: Mapping[int, tuple[Edit, ...]] | None = None) -> Cohort:
     ids = np.arange(state.next_id, state.next_id + len(genomes), dtype=np.int64)
     return Cohort(ids, genomes, parents, np.full(len(genomes), state.generation, dtype=np.int64), edits or {})
+
+
+def _refuse_unrecorded(goal: Mapping[str, float], estimates: Mapping[int, Estimate]) -> None:
+    """A goal that nothing measures would never be reached."""
+    arrays = estimates.columns if isinstance(estimates, Scores) else {}
+    recorded = arrays or dict.fromkeys(key for one in estimates.values() for key in one.values)
+    for name in goal:
+        if name not in recorded:
+            raise RecipeError(f"strategy.goal names {name!r}, which is not recorded; {nearest(name, list(recorded))}")
 
 
 def _taken(scored: Scored, at: Ints) -> tuple[Cohort, Scores]:

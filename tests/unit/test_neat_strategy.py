@@ -12,7 +12,7 @@ import pytest
 
 from evonas import strategy
 from evonas.cohort import Cohort, Scored, Scores
-from evonas.core import Edit, Estimate, EvonasError, Individual, Objective, State
+from evonas.core import Edit, Estimate, EvonasError, Individual, Objective, RecipeError, State
 from evonas.encoding import build
 from evonas.encoding.variation import NeatSettings, Structure
 from evonas.marks import MarkBook
@@ -321,7 +321,8 @@ def test_goals_are_reached_together_by_one_that_did_not_fail() -> None:
 
     assert run(neat(goal={"height": 1.0, "more": 1.0}), 1, judge).memory["solved"] is None
     assert run(neat(goal={"more": 1.0}), 1, judge).memory["solved"] == 1
-    assert run(neat(goal={"nowhere": 1.0}), 1, judge).memory["solved"] is None
+    with pytest.raises(RecipeError, match="'nowhere', which is not recorded"):
+        run(neat(goal={"nowhere": 1.0}), 1, judge)
 
 
 # ----------------------------------------------------------------------------------------------- fitness and searching

@@ -163,6 +163,11 @@ def test_the_test_has_another_seed(tmp_path: Path) -> None:
 
 
 def test_a_function_that_is_not_there(tmp_path: Path) -> None:
-    built: Any = task.build(task.TABLE["fitness"](function=f"{tmp_path / 'none.py'}:f", inputs=2, outputs=1))
-    with pytest.raises(RecipeError, match="cannot be imported"):
-        built.rollout(programs(), 0)
+    def built(where: str) -> Any:
+        return task.build(task.TABLE["fitness"](function=where, inputs=2, outputs=1))
+
+    with pytest.raises(RecipeError, match=r"no file .*none\.py"):
+        built(f"{tmp_path / 'none.py'}:f")
+    (tmp_path / "some.py").write_text("def g(networks):\n  return [0] * len(networks)\n")
+    with pytest.raises(RecipeError, match=r"has no 'f'; .*known: g"):
+        built(f"{tmp_path / 'some.py'}:f").rollout(programs(), 0)
