@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import evonas
+from evonas import native
+from evonas.encoding import breeding
 
 BASE: dict[str, Any] = {
     "seed": 11,
@@ -28,8 +30,39 @@ GOLDEN = {
             "survive": {"name": "selSPEA2"},
         },
     ),
+    "neat": ("806f7a474104c46f8d2cd819267a6d9e", {"kind": "neat", "population": 20, "generations": 8}),
     "random": ("c6ef1bd9c3b13cc4d5b3d4d5a8448f2e", {"kind": "random", "population": 20, "generations": 4}),
 }
+
+
+DIRECT: dict[str, Any] = {
+    **BASE,
+    "task": {"kind": "iris"},
+    "encoding": {"kind": "neat", "structure": {"add_node": 0.2, "add_link": 0.3, "remove_link": 0.1, "toggle": 0.1}},
+    "objectives": [{"name": "params", "direction": "max"}, "depth"],
+}
+"""Direct genomes judged by their sizes: networks' outputs differ in their last bits from processor to processor."""
+BRED = {
+    "neat": ("76a353d521fb1a55e39d6427ccdec145", {"kind": "neat", "population": 30, "generations": 8}),
+    "nsga2": ("773919005efb928037e89e472841ff99", {"kind": "nsga2", "population": 30, "generations": 8}),
+}
+
+
+@pytest.mark.parametrize("compiler", ["", "none"])
+@pytest.mark.parametrize("name", BRED)
+def test_direct_genomes_are_bred_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, compiler: str
+) -> None:
+    """With the compiled kernels and without."""
+    if compiler:
+        monkeypatch.setattr(native, "library", lambda name: None)
+        breeding._kernels.cache_clear()
+    expected, settings = BRED[name]
+    try:
+        run = evonas.start({**DIRECT, "strategy": settings}, name="golden", runs=tmp_path)
+    finally:
+        breeding._kernels.cache_clear()
+    assert run.store.digest() == expected
 
 
 @pytest.mark.parametrize("name", GOLDEN)
