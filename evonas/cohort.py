@@ -12,19 +12,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from evonas.core import (
-    DataError,
-    Edit,
-    Estimate,
-    Genome,
-    Individual,
-    Json,
-    Objective,
-    RecipeError,
-    dumps,
-    loads,
-    nearest,
-)
+from evonas import arrays
+from evonas.core import DataError, Edit, Estimate, Genome, Individual, Objective, RecipeError, nearest
 
 Ids = NDArray[np.int64]
 
@@ -146,67 +135,41 @@ class Scored(Sequence[tuple[Individual, Estimate]]):
 
 
 def scores_to_bytes(scores: Scores) -> bytes:
-    """The arrays of scores as safetensors bytes, failures' reasons in its header."""
-    from safetensors.numpy import save
-
+    """The arrays of scores as bytes, failures' reasons among its notes."""
     notes = {"failed": {str(at): why for at, why in scores.failed.items()}, "cost": dict(scores.cost)}
-    arrays = {"ids": scores.ids, **{f"value.{name}": one for name, one in scores.columns.items()}}
-    return save({name: np.ascontiguousarray(one) for name, one in arrays.items()}, _header(notes))
+    return arrays.to_bytes({"ids": scores.ids, **{f"value.{name}": one for name, one in scores.columns.items()}}, notes)
 
 
 def scores_from_bytes(data: bytes) -> Scores:
     """The scores again; raises DataError for bytes that are none."""
-    arrays, notes = _read(data)
-    columns = {name.removeprefix("value."): one for name, one in arrays.items() if name.startswith("value.")}
+    found, notes = arrays.from_bytes(data)
+    columns = {name.removeprefix("value."): one for name, one in found.items() if name.startswith("value.")}
     failed = {int(at): str(why) for at, why in notes.get("failed", {}).items()}
-    ids = _checked(arrays, "ids", np.int64)
+    ids = arrays.checked(found, "ids", np.int64)
     if any(one.shape != ids.shape or one.dtype != np.float64 for one in columns.values()):
         raise DataError("scores: their columns are of different lengths")
     return Scores(ids, columns, failed, notes.get("cost", {}))
 
 
 def cohort_to_bytes(cohort: Cohort, pack: Callable[[Sequence[Genome]], bytes]) -> bytes:
-    """A cohort as safetensors bytes; `pack` is its encoding's way to write genomes."""
-    from safetensors.numpy import save
-
+    """A cohort as bytes; `pack` is its encoding's way to write genomes."""
     genomes = np.frombuffer(pack(cohort.genomes), dtype=np.uint8)
     edits = {str(at): [edit.to_json() for edit in made] for at, made in cohort.edits.items()}
-    arrays = {"ids": cohort.ids, "parents": cohort.parents, "births": cohort.births, "genomes": genomes}
-    return save({name: np.ascontiguousarray(one) for name, one in arrays.items()}, _header({"edits": edits}))
+    named: dict[str, NDArray[Any]] = {
+        "ids": cohort.ids,
+        "parents": cohort.parents,
+        "births": cohort.births,
+        "genomes": genomes,
+    }
+    return arrays.to_bytes(named, {"edits": edits})
 
 
 def cohort_from_bytes(data: bytes, unpack: Callable[[bytes], Sequence[Genome]]) -> Cohort:
     """The cohort again; raises DataError for bytes that are none."""
-    arrays, notes = _read(data)
-    ids = _checked(arrays, "ids", np.int64)
-    genomes = unpack(_checked(arrays, "genomes", np.uint8).tobytes())
+    found, notes = arrays.from_bytes(data)
+    ids, parents, births = (arrays.checked(found, name, np.int64) for name in ("ids", "parents", "births"))
+    genomes = unpack(arrays.checked(found, "genomes", np.uint8).tobytes())
     edits = {int(at): tuple(Edit.from_json(one) for one in made) for at, made in notes.get("edits", {}).items()}
-    cohort = Cohort(ids, genomes, _checked(arrays, "parents", np.int64), _checked(arrays, "births", np.int64), edits)
-    if not len(ids) == len(genomes) == len(cohort.births) or cohort.parents.shape != (len(ids), 2):
+    if not len(ids) == len(genomes) == len(births) or parents.shape != (len(ids), 2):
         raise DataError("cohort: its arrays are of different lengths")
-    return cohort
-
-
-def _header(notes: Json) -> dict[str, str]:
-    """One entry: safetensors writes several in an order of its own, and equal scores are to be equal bytes."""
-    return {"notes": dumps(notes)}
-
-
-def _read(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and notes of safetensors bytes."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        arrays = load(data)
-        size = int.from_bytes(data[:8], "little")
-        return arrays, loads(loads(data[8 : 8 + size])["__metadata__"]["notes"])
-    except (SafetensorError, KeyError) as error:
-        raise DataError(f"{len(data)} bytes are no arrays of a run: {str(error)[:100]}") from None
-
-
-def _checked(arrays: Mapping[str, NDArray[Any]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
-    found = arrays.get(name)
-    if found is None or found.dtype != dtype:
-        raise DataError(f"array {name!r} of a run is missing or no {np.dtype(dtype)}")
-    return found
+    return Cohort(ids, genomes, parents, births, edits)

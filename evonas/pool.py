@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
@@ -26,6 +25,7 @@ from evonas import estimate, imported
 from evonas.core import Estimate, Estimator, EvonasError, Job, Outcome, Pool, Settings, dumps
 from evonas.estimate import worker
 from evonas.imported import Imported
+from evonas.processes import plain_main
 
 # ---------------------------------------------------------------------------------------------------------- settings
 
@@ -116,7 +116,7 @@ class _Worker:
         arguments = (theirs, their_life, assignment.to_bytes())
         self.slot = assignment.slot
         self.process: BaseProcess = context.Process(target=worker.main, args=arguments, daemon=True)
-        with _plain_main(), _environment():
+        with plain_main(), _environment():
             self.process.start()
         theirs.close()
         their_life.close()
@@ -375,17 +375,6 @@ def _environment() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _plain_main() -> Iterator[None]:
-    """Keeps multiprocessing from running the user's script again in the worker, guarded by `__main__` or not."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _cause(code: int | None) -> str:

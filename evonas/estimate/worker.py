@@ -16,6 +16,7 @@ from typing import Any
 
 from evonas import estimate
 from evonas.core import Estimate, Estimator, Job, Outcome, dumps, loads
+from evonas.processes import die_with
 
 READY, BROKEN, ESTIMATE = b"R", b"X", b"E"
 KEEP = READY + b"keep"
@@ -43,7 +44,7 @@ class Assignment:
 def main(pipe: Connection, life: Connection, assignment: bytes) -> None:
     """Works until the driver says stop, or is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
-    threading.Thread(target=_die_with, args=(life,), daemon=True).start()
+    threading.Thread(target=die_with, args=(life,), daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             estimator, greeting = _start(Assignment.from_bytes(assignment))
@@ -55,13 +56,6 @@ def main(pipe: Connection, life: Connection, assignment: bytes) -> None:
             told, weights = encoded(estimator, Job.from_json(loads(message)))
             pipe.send_bytes(ESTIMATE + told)
             pipe.send_bytes(weights)
-
-
-def _die_with(life: Connection) -> None:
-    """Ends this process when the driver's end of the pipe closes, however the driver ended."""
-    with suppress(EOFError, OSError):
-        life.recv_bytes()
-    os._exit(0)
 
 
 def _start(assignment: Assignment) -> tuple[Estimator, bytes]:

@@ -10,26 +10,25 @@ import multiprocessing
 import os
 import re
 import signal
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import compress
 from multiprocessing.connection import Connection, wait
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evonas import imported
+from evonas import arrays, imported
 from evonas.core import EvonasError, RecipeError, nearest, seed_of
 from evonas.native import cores
 from evonas.phenotype.population import Programs, Stepper
+from evonas.processes import die_with, plain_main
 from evonas.task.data import Played, PlayTask, TaskShape
 
 if TYPE_CHECKING:
@@ -541,12 +540,12 @@ class Crew:
         member.part = part
         self._busy[member.pipe] = member
         with suppress(OSError):  # a dead process is noticed where its answer is read
-            member.pipe.send((_part(programs, part), list(seeds)))
+            member.pipe.send_bytes(_asked(_part(programs, part), seeds))
 
     def _heard(self, member: _Member, episodes: int) -> Game | None:
         """The game that a process has played; None where it died and the part can be halved."""
         try:
-            answer = member.pipe.recv()
+            answer = member.pipe.recv_bytes()
         except (EOFError, OSError):
             code = member.end(self.MERCY)
             first, last = member.part
@@ -554,9 +553,10 @@ class Crew:
             nothing = np.zeros((1, episodes))
             return Game(nothing, nothing.copy(), {0: reason}) if last - first == 1 else None
         self._idle.append(member)
-        if isinstance(answer, str):
-            raise RecipeError(answer)
-        return cast(Game, answer)
+        found, notes = arrays.from_bytes(answer)
+        if "wrong" in notes:
+            raise RecipeError(notes["wrong"])
+        return Game(found["returns"], found["steps"], {int(at): why for at, why in notes["failed"].items()})
 
     def close(self) -> None:
         """Ends all processes."""
@@ -564,6 +564,20 @@ class Crew:
             member.end(self.MERCY)
         self._idle.clear()
         self._busy.clear()
+
+
+_FACTS = ("n", "inputs", "outputs", "feed_forward")
+
+
+def _asked(programs: Programs, seeds: Sequence[int]) -> bytes:
+    """A part's networks and its episodes' seeds, as they go to a process."""
+    named = {field.name: getattr(programs, field.name) for field in fields(programs) if field.name not in _FACTS}
+    return arrays.to_bytes(named, {"facts": [getattr(programs, name) for name in _FACTS], "seeds": list(seeds)})
+
+
+def _told(data: bytes) -> tuple[Programs, list[int]]:
+    named, notes = arrays.from_bytes(data)
+    return Programs(*notes["facts"], **cast(Any, named)), notes["seeds"]
 
 
 def _halves(part: Part) -> list[Part]:
@@ -580,7 +594,7 @@ class _Member:
         self.pipe, theirs = context.Pipe()
         their_life, self._life = context.Pipe(duplex=False)
         self.process = context.Process(target=_perform, args=(theirs, their_life, settings), daemon=True)
-        with _plain_main():
+        with plain_main():
             self.process.start()
         theirs.close()
         their_life.close()
@@ -600,31 +614,16 @@ class _Member:
 def _perform(pipe: Connection, life: Connection, settings: ControlSettings) -> None:
     """The inside of a process: plays what comes until the driver is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
-    threading.Thread(target=_die_with, args=(life,), daemon=True).start()
+    threading.Thread(target=die_with, args=(life,), daemon=True).start()
     troupe: Troupe | None = None
     with suppress(EOFError, OSError):
         while True:
-            programs, seeds = pipe.recv()
+            programs, seeds = _told(pipe.recv_bytes())
             try:
                 troupe = troupe or Troupe(settings)
-                pipe.send(troupe.play(programs, seeds, threads=1))
+                game = troupe.play(programs, seeds, threads=1)
+                notes = {"failed": {str(at): why for at, why in game.failed.items()}}
+                answer = arrays.to_bytes({"returns": game.returns, "steps": game.steps}, notes)
             except Exception as error:
-                pipe.send(str(error) if isinstance(error, EvonasError) else _fault(error))
-
-
-def _die_with(life: Connection) -> None:
-    """Ends this process when the driver's end of the pipe closes, however the driver ended."""
-    with suppress(EOFError, OSError):
-        life.recv_bytes()
-    os._exit(0)
-
-
-@contextmanager
-def _plain_main() -> Iterator[None]:
-    """Keeps multiprocessing from running the user's script again in the process, guarded by `__main__` or not."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+                answer = arrays.to_bytes({}, {"wrong": str(error) if isinstance(error, EvonasError) else _fault(error)})
+            pipe.send_bytes(answer)

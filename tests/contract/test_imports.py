@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "evonas"
 
 ORDER = [
-    "core", "imported", "validation", "native", "cohort", "pareto", "marks",
+    "core", "imported", "validation", "native", "processes", "arrays", "cohort", "pareto", "marks",
     "encoding.plan", "encoding.genes", "encoding.decode", "encoding.dag", "encoding.variation", "encoding.population",
     "encoding.hashing", "encoding.breeding", "encoding.neat", "encoding",
     "zoo", "species", "operators", "phenotype.graph", "phenotype.network", "phenotype.onnx", "phenotype.export",

@@ -100,5 +100,5 @@ def test_damaged_bytes_are_refused(cut: int) -> None:
     ):
         with pytest.raises(DataError):
             read(whole[:cut])
-    with pytest.raises(DataError, match="'genomes' of a run is missing"):
+    with pytest.raises(DataError, match="'parents' of a run is missing"):
         cohort_from_bytes(scores_to_bytes(_scores()), _unpack)
