@@ -329,12 +329,15 @@ def _record_test(store: Store, outcome: Outcome, seed: int) -> list[str]:
 
 
 def _chosen(run: Run, ids: Sequence[int] | None, pick: int | None) -> list[int]:
-    """Ids to test: those given, or `pick` of the front evenly spread from end to end, or all of it."""
+    """Ids to test: those given, or `pick` of the front evenly spread from end to end, or all of it; who reached the
+    run's goal counts as of the front."""
     if ids is not None:
         return [run.individual(id).id for id in dict.fromkeys(ids)]
     front = [row.id for row in run.front()]
     if not front:
         raise RecipeError(f"{run.name} has no front yet: let it run first: evonas resume {run.name}")
+    if run.solved is not None and run.solved not in front:
+        front.insert(0, run.solved)
     if pick is None or pick >= len(front):
         return front
     step = (len(front) - 1) / max(pick - 1, 1)
@@ -375,9 +378,7 @@ def problem(recipe: recipes.Recipe, space: Any, fresh: bool = True) -> Problem:
 # --------------------------------------------------------------------------------------------- starting, resuming
 
 
-def _follow(
-    store: Store, observer: Observer | None, onward: bool = False, recipe: recipes.Recipe | None = None
-) -> Run:
+def _follow(store: Store, observer: Observer | None, onward: bool = False, recipe: recipes.Recipe | None = None) -> Run:
     """Runs the loop over an open, writable store and hands the run back for reading; `onward` even past its goal."""
     run = Run(store, recipe)
     workers: Pool | None = None
@@ -653,7 +654,8 @@ class _Watch:
 
     def generation(self, state: State, failed: int) -> None:
         self._failures += failed
-        self._emit("generation", done=0, total=0, failures=self._failures, **self._standing(state))
+        if self._observer is not None:
+            self._emit("generation", done=0, total=0, failures=self._failures, **self._standing(state))
 
     def trainings(self, done: int, total: int) -> None:
         """Final trainings under way."""

@@ -23,7 +23,7 @@ CROWD = 4
 """More than this many times the target number of species are never made: dividing a large population stays cheap while
 the threshold is still far too narrow."""
 
-TOGETHER = 64
+TOGETHER = 16
 """Representatives that an encoding's own `distances` measures in one pass over the genomes."""
 
 
@@ -91,8 +91,7 @@ def divide(
     home, gap = np.full(count, -1, dtype=np.int64), np.full(count, np.inf)
     free = np.arange(count)
 
-    def settle(representatives: Sequence[Genome], first: int, free: Ints) -> Ints:
-        apart = gaps.measure(free, representatives)
+    def settle(apart: Reals, homes: Ints, free: Ints) -> Ints:
         within = apart < threshold
         choice = within.argmax(axis=1)
         rows = np.arange(len(free))
@@ -100,21 +99,34 @@ def divide(
         choice[~near] = apart[~near].argmin(axis=1)
         distance = apart[rows, choice]
         closer = near | (distance < gap[free])
-        home[free[closer]], gap[free[closer]] = first + choice[closer], distance[closer]
+        home[free[closer]], gap[free[closer]] = homes[choice[closer]], distance[closer]
         rest: Ints = free[~near]
         return rest
 
     for first in range(0, len(known), gaps.together):
         if len(free):
-            free = settle(known[first : first + gaps.together], first, free)
+            block = known[first : first + gaps.together]
+            free = settle(gaps.measure(free, block), first + np.arange(len(block)), free)
     founders: list[int] = []
-    while len(free) and len(known) + len(founders) < most:
-        founder = int(free[0])
-        home[founder], gap[founder] = len(known) + len(founders), 0.0
-        rest = free[1:]
-        free = settle([genomes[founder]], len(known) + len(founders), rest) if len(rest) else rest
-        founders.append(founder)
+    size = 1
+    while len(free) and (room := most - len(known) - len(founders)) > 0:
+        heads = free[:size].tolist()
+        apart = gaps.measure(free, [genomes[i] for i in heads])
+        chosen = _strangers(apart[: len(heads)], threshold, room)
+        first = len(known) + len(founders)
+        founders += [heads[j] for j in chosen]
+        free = settle(apart[:, chosen], first + np.arange(len(chosen)), free)
+        size = min(2 * size, gaps.together)
     return Division(home, gap, tuple(founders))
+
+
+def _strangers(apart: Reals, threshold: float, room: float) -> list[int]:
+    """Of genomes with these distances to each other, (k, k), those that are near none chosen before them."""
+    chosen: list[int] = []
+    for j in range(len(apart)):
+        if len(chosen) < room and not (apart[j, chosen] < threshold).any():
+            chosen.append(j)
+    return chosen
 
 
 def speciate(

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from ruamel.yaml import YAML
@@ -97,21 +98,22 @@ def dump(data: Json) -> str:
     return _inline(data) + "\n"
 
 
-def _lines(data: Json, indent: str = "") -> Iterator[str]:
+def _lines(data: Json, indent: str = "") -> list[str]:
     """The lines of a mapping or list that is not empty; lists of scalars stand on one line."""
+    lines: list[str] = []
     items = data.items() if isinstance(data, Mapping) else ((None, value) for value in data)
     for key, value in items:
         head = f"{indent}-" if key is None else f"{indent}{_inline(key)}:"
         if not _is_deep(value):
-            yield f"{head} {_inline(value)}"
+            lines.append(f"{head} {_inline(value)}")
             continue
-        inner = list(_lines(value, indent + "  "))
+        inner = _lines(value, indent + "  ")
         if key is None:  # the first line of an entry stands beside its dash
-            yield f"{head} {inner[0].lstrip()}"
-            inner = inner[1:]
+            inner[0] = f"{head} {inner[0].lstrip()}"
         else:
-            yield head
-        yield from inner
+            lines.append(head)
+        lines += inner
+    return lines
 
 
 def _is_deep(value: Json) -> bool:
@@ -128,12 +130,17 @@ _RESERVED = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 def _inline(value: Json) -> str:
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED else _quoted(value)
+        return _word(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_inline, value))}]"
     if isinstance(value, Mapping):
         return "{}"
     return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
+@lru_cache(maxsize=1024)
+def _word(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _RESERVED else _quoted(text)
 
 
 def _quoted(text: str) -> str:

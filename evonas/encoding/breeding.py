@@ -640,41 +640,63 @@ def distances(
     population: Population, representatives: Population, settings: DistanceSettings, threads: int = 1
 ) -> Reals:
     """Compatibility distances, (n,) genomes and (s,) representatives -> (n, s)."""
+    gap = (_normalised if settings.formula == "normalised" else _by_links)(
+        population, representatives, settings, threads
+    )
+    made = np.empty((len(population), len(representatives)))
+    for first in range(0, len(made), ROWS):
+        rows = slice(first, first + ROWS)
+        made[rows] = gap(rows)
+    return made
+
+
+ROWS = 2048
+"""Genomes whose distances are put together at a time, so that what lies between stays in the cache."""
+
+Gap = Callable[[slice], Reals]
+"""Distances of some rows of the population."""
+
+
+def _by_links(population: Population, representatives: Population, settings: DistanceSettings, threads: int) -> Gap:
     ours, theirs = np.diff(population.link_offsets), np.diff(representatives.link_offsets)
-    larger = np.maximum(ours[:, None], theirs)
-    if settings.formula == "normalised":
-        links = _mismatch(population, representatives, "link", ("weight",), ("enabled",), settings, threads)
-        nodes = _mismatch(
-            population, representatives, "node", ("bias", "response"), ("activation", "aggregation"), settings, threads
-        )
-        most = np.maximum(np.diff(population.node_offsets)[:, None], np.diff(representatives.node_offsets))
-        return np.asarray(nodes / np.maximum(most, 1) + links / np.maximum(larger, 1))
     shared, apart = _overlap(population, representatives, "link", ("weight",), (), threads)
-    unmatched = ours[:, None] + theirs - 2.0 * shared
-    if settings.excess == settings.disjoint:
-        gap = settings.disjoint * unmatched
-    else:
-        excess = _excess(population, representatives, threads)
-        gap = settings.excess * excess + settings.disjoint * (unmatched - excess)
-    if settings.formula == "paper":
-        gap = gap / np.where(larger < SMALL, 1, larger)
-    return np.asarray(gap + settings.weight * (apart / np.maximum(shared, 1.0)))
+    same = settings.excess == settings.disjoint
+    excess = None if same else _excess(population, representatives, threads)
+
+    def gap(rows: slice) -> Reals:
+        unmatched = ours[rows, None] + theirs - 2.0 * shared[rows]
+        if excess is None:
+            distance = settings.disjoint * unmatched
+        else:
+            distance = settings.excess * excess[rows] + settings.disjoint * (unmatched - excess[rows])
+        if settings.formula == "paper":
+            larger = np.maximum(ours[rows, None], theirs)
+            distance = distance / np.where(larger < SMALL, 1, larger)
+        return np.asarray(distance + settings.weight * (apart[rows] / np.maximum(shared[rows], 1.0)))
+
+    return gap
 
 
-def _mismatch(
-    population: Population,
-    representatives: Population,
-    name: str,
-    values: tuple[str, ...],
-    codes: tuple[str, ...],
-    settings: DistanceSettings,
-    threads: int,
-) -> Reals:
-    """Sums over genes of one kind of what neat-python counts: 1 per unmatched gene, differences of matching ones."""
-    shared, apart = _overlap(population, representatives, name, values, codes, threads)
-    sizes = [np.diff(getattr(one, f"{name}_offsets")) for one in (population, representatives)]
-    unmatched = sizes[0][:, None] + sizes[1] - 2.0 * shared
-    return np.asarray(settings.weight * apart + settings.disjoint * unmatched)
+def _normalised(population: Population, representatives: Population, settings: DistanceSettings, threads: int) -> Gap:
+    """What neat-python counts: 1 per unmatched gene and the differences of matching ones, by kind of gene."""
+    kinds = (("node", ("bias", "response"), ("activation", "aggregation")), ("link", ("weight",), ("enabled",)))
+    counted = [
+        (
+            *(np.diff(getattr(one, f"{name}_offsets")) for one in (population, representatives)),
+            *_overlap(population, representatives, name, values, codes, threads),
+        )
+        for name, values, codes in kinds
+    ]
+
+    def gap(rows: slice) -> Reals:
+        nodes, links = (
+            (settings.weight * apart[rows] + settings.disjoint * (ours[rows, None] + theirs - 2.0 * shared[rows]))
+            / np.maximum(np.maximum(ours[rows, None], theirs), 1)
+            for ours, theirs, shared, apart in counted
+        )
+        return np.asarray(nodes + links)
+
+    return gap
 
 
 def _overlap(

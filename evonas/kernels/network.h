@@ -108,15 +108,21 @@ static inline float node1(const Programs *p, int64_t node, const float *values)
     return activate1(p->activation[node], p->bias[node] + p->response[node] * total);
 }
 
-static inline void network_step(const Programs *p, int64_t network, const float *x, float *values, float *scratch, float *y)
+/* The same with the inputs in `values` already. */
+static inline void network_run(const Programs *p, int64_t network, float *values, float *scratch, float *y)
 {
     const int64_t first = p->node_offsets[network], nodes = p->node_offsets[network + 1] - first;
     float *own = values + p->inputs;
     float *made = p->feed_forward ? own : scratch;
-    memcpy(values, x, (size_t)p->inputs * sizeof(float));
     for (int64_t j = 0; j < nodes; j++) made[j] = node1(p, first + j, values);
     if (made != own) memcpy(own, made, (size_t)nodes * sizeof(float));
     for (int64_t o = 0; o < p->outputs; o++) y[o] = values[p->output_slot[network * p->outputs + o]];
+}
+
+static inline void network_step(const Programs *p, int64_t network, const float *x, float *values, float *scratch, float *y)
+{
+    memcpy(values, x, (size_t)p->inputs * sizeof(float));
+    network_run(p, network, values, scratch, y);
 }
 
 #endif

@@ -131,9 +131,15 @@ static inline double force_of(const Game *g, const float *y, int64_t outputs)
     return ((double)share - 0.5) * 20.0;
 }
 
-static inline void observe(const Game *g, const Wide *s, int lane, float *x)
+/* The numbers of the state that networks see, divided by their scales. */
+static inline void scaled(const Game *g, const Wide *s, Wide *seen)
 {
-    for (int64_t i = 0; i < g->seen; i++) x[i] = (float)(s[g->position[i]][lane] / g->scale[i]);
+    for (int64_t i = 0; i < g->seen; i++) seen[i] = s[g->position[i]] / g->scale[i];
+}
+
+static inline void observe(const Game *g, const Wide *seen, int lane, float *x)
+{
+    for (int64_t i = 0; i < g->seen; i++) x[i] = (float)seen[i][lane];
     if (!isnan(g->bias)) x[g->seen] = (float)g->bias;
 }
 
@@ -147,17 +153,18 @@ static inline int stands(const Game *g, const Wide *s, int lane)
 /* One episode under way. */
 typedef struct {
     int64_t item, step; /* item < 0: nothing */
+    int64_t network;
     double ring[LAST];  /* how much the cart swayed in its last standing states */
     float *values;
 } Lane;
 
-static void begin(Lane *lane, int at, Wide *s, int64_t item, const double *start, size_t slots)
+static void begin(Lane *lane, int at, Wide *s, int64_t item, int64_t episodes, const double *starts, size_t slots)
 {
     lane->item = item;
     lane->step = 0;
-    memset(lane->ring, 0, sizeof lane->ring);
+    lane->network = item / episodes;
     memset(lane->values, 0, slots * sizeof(float));
-    for (int i = 0; i < STATE; i++) s[i][at] = start[i];
+    for (int i = 0; i < STATE; i++) s[i][at] = starts[item % episodes * STATE + i];
 }
 
 static void rest(Lane *lane, int at, Wide *s)
@@ -166,10 +173,10 @@ static void rest(Lane *lane, int at, Wide *s)
     for (int i = 0; i < STATE; i++) s[i][at] = 0.0;
 }
 
-static double swayed(const Lane *lane)
+static double swayed(const Lane *lane, int64_t stood)
 {
     double total = 0.0;
-    for (int i = 0; i < LAST; i++) total += lane->ring[i];
+    for (int i = 0; i < LAST && i < stood; i++) total += lane->ring[i];
     return total;
 }
 
@@ -178,28 +185,29 @@ static double swayed(const Lane *lane)
 int poles_play(const Programs *p, const Game *g, const double *starts, int64_t episodes, int64_t first, int64_t last,
                int64_t *steps, uint8_t *fell, double *wobble)
 {
-    const size_t slots = (size_t)p->slots, inputs = (size_t)p->inputs;
-    float *memory = malloc(((LANES + 1) * slots + inputs + (size_t)p->outputs) * sizeof(float));
+    const size_t slots = (size_t)p->slots;
+    float *memory = malloc(((LANES + 1) * slots + (size_t)p->outputs) * sizeof(float));
     if (!memory) return 1;
-    float *scratch = memory + LANES * slots, *x = scratch + slots, *y = x + inputs;
+    float *scratch = memory + LANES * slots, *y = scratch + slots;
     Lane lanes[LANES];
-    Wide s[STATE] = {0}, force = {0};
+    Wide s[STATE] = {0}, seen[STATE], force = {0};
     int64_t next = first, active = 0;
     for (int l = 0; l < LANES; l++) {
         lanes[l].values = memory + (size_t)l * slots;
         rest(lanes + l, l, s);
         if (next < last) {
-            begin(lanes + l, l, s, next, starts + (next % episodes) * STATE, slots);
+            begin(lanes + l, l, s, next, episodes, starts, slots);
             next++;
             active++;
         }
     }
     while (active) {
+        scaled(g, s, seen);
         for (int l = 0; l < LANES; l++) {
             if (lanes[l].item < 0) continue;
-            observe(g, s, l, x);
+            observe(g, seen, l, lanes[l].values);
             for (int64_t i = 0; i < g->activations; i++)
-                network_step(p, lanes[l].item / episodes, x, lanes[l].values, scratch, y);
+                network_run(p, lanes[l].network, lanes[l].values, scratch, y);
             force[l] = force_of(g, y, p->outputs);
         }
         act(g->poles, s, force);
@@ -211,12 +219,12 @@ int poles_play(const Programs *p, const Game *g, const double *starts, int64_t e
             if (++lane->step < g->limit && !down) continue;
             steps[lane->item] = lane->step;
             fell[lane->item] = (uint8_t)down;
-            wobble[lane->item] = swayed(lane);
+            wobble[lane->item] = swayed(lane, lane->step - down);
             rest(lane, l, s);
             force[l] = 0.0;
             active--;
             if (next < last) {
-                begin(lane, l, s, next, starts + (next % episodes) * STATE, slots);
+                begin(lane, l, s, next, episodes, starts, slots);
                 next++;
                 active++;
             }

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).parents[2]))
 os.environ["OMP_NUM_THREADS"] = "1"
 
