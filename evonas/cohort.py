@@ -137,16 +137,26 @@ class Scored(Sequence[tuple[Individual, Estimate]]):
 def scores_to_bytes(scores: Scores) -> bytes:
     """The arrays of scores as bytes, failures' reasons among its notes."""
     notes = {"failed": {str(at): why for at, why in scores.failed.items()}, "cost": dict(scores.cost)}
-    return arrays.to_bytes({"ids": scores.ids, **{f"value.{name}": one for name, one in scores.columns.items()}}, notes)
+    columns = {f"value.{name}": _narrow(one) for name, one in scores.columns.items()}
+    return arrays.to_bytes({"ids": scores.ids, **columns}, notes)
+
+
+def _narrow(column: NDArray[np.float64]) -> NDArray[Any]:
+    """Counts as 32-bit integers: half the bytes to hash and to write for what are mostly sizes of genomes."""
+    with np.errstate(invalid="ignore"):
+        whole = column.astype(np.int32)
+    return whole if np.array_equal(whole, column) else column
 
 
 def scores_from_bytes(data: bytes) -> Scores:
     """The scores again; raises DataError for bytes that are none."""
     found, notes = arrays.from_bytes(data)
-    columns = {name.removeprefix("value."): one for name, one in found.items() if name.startswith("value.")}
+    columns = {
+        name.removeprefix("value."): one.astype(np.float64) for name, one in found.items() if name.startswith("value.")
+    }
     failed = {int(at): str(why) for at, why in notes.get("failed", {}).items()}
     ids = arrays.checked(found, "ids", np.int64)
-    if any(one.shape != ids.shape or one.dtype != np.float64 for one in columns.values()):
+    if any(one.shape != ids.shape for one in columns.values()):
         raise DataError("scores: their columns are of different lengths")
     return Scores(ids, columns, failed, notes.get("cost", {}))
 

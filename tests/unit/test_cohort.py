@@ -92,6 +92,15 @@ def test_bytes_and_back() -> None:
     assert [again[id] for id in (3, 5, 9)] == [scores[id] for id in (3, 5, 9)]
 
 
+def test_whole_numbers_are_kept_exactly_and_in_fewer_bytes() -> None:
+    counts = np.array([0.0, 7.0, -3.0, 2.0**31 - 1])
+    for column in (counts, counts + 0.5, np.array([1.0, np.nan, np.inf, 1e300]), np.array([0.0, 2.0**31, 1.0, 2.0])):
+        again = scores_from_bytes(scores_to_bytes(Scores(np.arange(4), {"size": column}))).columns["size"]
+        assert again.dtype == np.float64 and np.array_equal(again, column, equal_nan=True)
+    few, many = (scores_to_bytes(Scores(np.arange(1000), {"size": np.arange(1000) + part})) for part in (0.0, 0.5))
+    assert len(many) - len(few) == 4000
+
+
 @pytest.mark.parametrize("cut", [0, 7, 60, -1])
 def test_damaged_bytes_are_refused(cut: int) -> None:
     for whole, read in (
