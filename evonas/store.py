@@ -207,7 +207,8 @@ def _species_from_json(one: Json, representative: Individual, members: Sequence[
     )
 
 
-def _species_to_json(species: Species) -> Json:
+def _species_to_json(species: Species, members: Sequence[int] | None = None) -> Json:
+    """A species as JSON, with all its members or with those given."""
     return {
         **({} if species.champion is None else {"champion": species.champion}),
         "species": species.id,
@@ -216,7 +217,7 @@ def _species_to_json(species: Species) -> Json:
         "born": species.born,
         "best": species.best,
         "improved": species.improved,
-        "members": list(species.members),
+        "members": list(species.members if members is None else members),
     }
 
 
@@ -495,7 +496,7 @@ class Store:
         state: State,
         stats: Mapping[str, Json],
         scored: Scored,
-        keep: Collection[int],
+        keep: set[int],
         pack: Callable[[Sequence[Genome]], bytes],
         snapshot: bool = False,
     ) -> None:
@@ -504,33 +505,31 @@ class Store:
         Of the individuals born in it those in `keep` are kept, with their estimates. The scores of all go into the
         journal; the population itself is written with `snapshot`, or when the last time is long enough ago."""
         kept = [scored.born[int(at)] for at in np.flatnonzero(np.isin(scored.born.ids, list(keep)))]
-        row, body = self._generation_row(state, stats), _cohort_state_to_json(state)
-        species = [{**one, "members": [id for id in (one.get("champion"),) if id in keep]} for one in body["species"]]
+        row = self._generation_row(state, stats)
+        species = [_species_to_json(one, sorted(keep & {one.champion})) for one in state.species]
         with self._transaction() as ledger:
             known = self._find("individuals", [one.id for one in kept])
             born = [one for one in kept if one.id not in known]
-            texts = {one.genome.key: one.genome.text for one in born}
-            missing = sorted(texts.keys() - self._find("genomes", texts).keys())
-            self._insert(ledger, "genomes", [(key, texts[key]) for key in missing])
+            genomes = {one.genome.key: one.genome for one in born}
+            missing = sorted(genomes.keys() - self._find("genomes", genomes).keys())
+            self._insert(ledger, "genomes", [(key, genomes[key].text) for key in missing])
             self._insert(ledger, "individuals", [_birth_row(one) for one in born])
             first, now = ledger.rows("estimates"), time.time()
             estimates = [_estimate_row(scored.scores[one.id], first + i, now) for i, one in enumerate(born)]
             self._insert(ledger, "estimates", estimates)
-            self._replace_generation(ledger, row, species, body["front"])
+            self._replace_generation(ledger, row, species, list(state.front))
             self._insert(ledger, "journal", [(state.generation, scores_to_bytes(scored.scores))])
             if snapshot or time.monotonic() - self._shot > self._shot_cost / SNAPSHOT_SHARE:
-                self._put_snapshot(ledger, state, body, pack)
+                self._put_snapshot(ledger, state, pack)
         self._since = time.monotonic()
 
     def snapshot(self, state: State, pack: Callable[[Sequence[Genome]], bytes]) -> None:
         """Writes the state of a cohort where its last generation left that out, so that nothing must be bred again."""
         with self._transaction() as ledger:
             if not self._find("states", [state.generation]):
-                self._put_snapshot(ledger, state, _cohort_state_to_json(state), pack)
+                self._put_snapshot(ledger, state, pack)
 
-    def _put_snapshot(
-        self, ledger: _Ledger, state: State, body: Json, pack: Callable[[Sequence[Genome]], bytes]
-    ) -> None:
+    def _put_snapshot(self, ledger: _Ledger, state: State, pack: Callable[[Sequence[Genome]], bytes]) -> None:
         began = time.monotonic()
         population, estimates = state.population, state.estimates
         assert isinstance(population, Cohort)
@@ -545,7 +544,7 @@ class Store:
             cohort_to_bytes(representatives, pack) if state.species else b"",
             scores_to_bytes(estimates),
         )
-        self._insert(ledger, "states", [(state.generation, _json(body))])
+        self._insert(ledger, "states", [(state.generation, _json(_cohort_state_to_json(state)))])
         self._insert(ledger, "cohorts", [(state.generation, *blobs)])
         self._shot = time.monotonic()
         # the commit, which writes the same bytes once more, is not over yet
