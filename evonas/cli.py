@@ -248,16 +248,24 @@ def front(
 
 
 @app.command()
-def species(run: _RunName, runs: _Runs = Path(RUNS), format: _Format = Format.table, output: _Picture = None) -> None:
-    """Print the species of the last generation, or draw their sizes over all of them.
+def species(
+    run: _RunName,
+    runs: _Runs = Path(RUNS),
+    format: _Format = Format.table,
+    history: Annotated[bool, typer.Option("--history", help="Every species that ever lived, one a line.")] = False,
+    output: _Picture = None,
+) -> None:
+    """Print the species of the last generation or of all, or draw their sizes over the generations.
 
+    Example: evonas species first --history
     Example: evonas species first -o species.png
     """
     with _opened(run, runs) as found:
         if output is not None:
             _draw_species(found, output)
             return
-        _print_table(tables.species(found.species(), found.objectives), format)
+        shown = tables.species_history if history else tables.species
+        _print_table(shown(found.species(), found.objectives), format)
 
 
 @app.command()

@@ -230,6 +230,36 @@ def lineage(rows: Sequence[Row], edits: Mapping[int, Sequence[object]], objectiv
 # -------------------------------------------------------------------------------------------------------------- runs
 
 
+def species_history(history: Sequence[Mapping[str, Any]], objectives: Sequence[Objective]) -> Table:
+    """Every species that ever lived: when it was born and last seen, its largest size, its best value and when."""
+    first = objectives[0]
+    columns = (
+        Column("species", "species"),
+        Column("born", "born"),
+        Column("last", "last"),
+        Column("largest", "largest"),
+        Column("best", f"best {first.name}", number),
+        Column("improved", "improved"),
+    )
+    lives: dict[int, list[Mapping[str, Any]]] = {}
+    for one in sorted(history, key=lambda one: one["generation"]):
+        lives.setdefault(one["species"], []).append(one)
+    return Table(
+        columns,
+        tuple(
+            (
+                id,
+                life[-1]["born"],
+                life[-1]["generation"],
+                max(one["size"] for one in life),
+                None if life[-1]["best"] is None else first.loss(life[-1]["best"]),
+                life[-1]["improved"],
+            )
+            for id, life in sorted(lives.items())
+        ),
+    )
+
+
 def species(history: Sequence[Mapping[str, Any]], objectives: Sequence[Objective]) -> Table:
     """The species of the newest generation: size, age, best value of the first objective, when it last improved."""
     newest = max((one["generation"] for one in history), default=None)

@@ -396,6 +396,7 @@ def test_front_tells_what_it_does_not_understand(call: Call, runs: Path, options
 
 def test_species_lineage_and_compare(call: Call, runs: Path) -> None:
     assert "members" in call("species", "cheap", "--runs", runs)[1]
+    assert "largest" in call("species", "cheap", "--runs", runs, "--history")[1]
     last = front_of(call, runs)[0]["id"]
     ancestors = json.loads(call("lineage", "cheap", last, "--runs", runs, "--format", "json")[1])
     assert ancestors[-1]["id"] == last

@@ -159,6 +159,23 @@ def test_a_lineage_lists_parents_and_edits() -> None:
 # ------------------------------------------------------------------------------------------------------------- runs
 
 
+def test_the_history_of_species_has_one_line_for_each_that_ever_lived() -> None:
+    def one(generation: int, species: int, size: int, best: float, improved: int) -> dict[str, Any]:
+        return {
+            "generation": generation, "species": species, "size": size, "best": best, "representative": 4, "born": 1,
+            "improved": improved, "members": [],
+        }  # fmt: skip
+
+    lived = [one(1, 1, 9, -0.5, 1), one(2, 1, 4, -0.9, 2), one(2, 2, 5, -0.2, 2), one(3, 2, 6, -0.2, 2)]
+    table = tables.species_history(lived[::-1], (ACCURACY,))
+    keys = ("species", "born", "last", "largest", "best", "improved")
+    assert [tuple(record[key] for key in keys) for record in table.records()] == [
+        (1, 1, 2, 9, 0.9, 2),
+        (2, 1, 3, 6, 0.2, 2),
+    ]
+    assert tables.species_history([], (ACCURACY,)).rows == ()
+
+
 def test_species_are_those_of_the_newest_generation() -> None:
     def one(generation: int, species: int) -> dict[str, Any]:
         return {
