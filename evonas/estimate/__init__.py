@@ -181,8 +181,9 @@ class PopulationSettings(Settings):
     kind: Literal["population"] = "population"
     fitness: Literal["squared_error", "inverse_loss", "accuracy", "paper"] = "squared_error"
     """The fitness on rows, more is better. squared_error: outputs * rows - sum of squared errors; inverse_loss:
-    1 / (1 + loss), where classes' outputs count as logits: give them room beyond sigmoid's 0 to 1; accuracy; paper: (outputs * rows - sum of absolute errors) squared (Stanley and Miikkulainen 2002).
-    A task that is played has its own."""
+    1 / (1 + loss), where classes' outputs count as logits: give them room beyond sigmoid's 0 to 1; accuracy; paper:
+    (outputs * rows - sum of absolute errors) squared (Stanley and Miikkulainen 2002). A task that is played has its
+    own."""
     kernel: Literal["auto", "c", "numba", "torch"] = "auto"
     """How networks are computed; auto takes what is fastest here."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
