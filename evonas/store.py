@@ -633,7 +633,8 @@ class Store:
         Where it is damaged, an older intact one is taken with a StoreWarning; the loop then replays what follows it."""
         with self._snapshot():
             newest = self._read_ledger().generation
-            stored = [row[0] for row in self._db.execute("SELECT generation FROM states ORDER BY generation DESC")]
+            query = "SELECT generation FROM states WHERE generation BETWEEN 1 AND ? ORDER BY generation DESC"
+            stored = [row[0] for row in self._db.execute(query, (newest or 0,))]  # a damaged key may lie anywhere
             journaled = self._journaled()
         if newest is None:
             return None

@@ -32,6 +32,7 @@ from evonas.core import (
     seed_of,
     valid_name,
 )
+from evonas.encoding.genes import from_json
 from evonas.marks import Marks
 from evonas.store import FORMAT, Store, state_from_json, state_to_json
 
@@ -614,3 +615,17 @@ def test_a_run_of_format_1_is_read_and_brought_up_to_date(tmp_path: Path) -> Non
         store.event("looked at", "")
     with Store.open(folder) as store:
         assert store.digest() == before and store._meta["format"]["format"] == FORMAT
+
+
+@pytest.mark.parametrize("key", [0, -1, 99])
+def test_a_state_under_an_impossible_generation_is_damage(tmp_path: Path, key: int) -> None:
+    folder = Path(shutil.copytree(SAMPLE, tmp_path / "sample-digits"))
+    with sqlite3.connect(folder / "run.sqlite") as db:
+        db.execute("UPDATE states SET generation = ? WHERE generation = (SELECT max(generation) FROM states)", (key,))
+    db.close()
+    with (
+        Store.open(folder) as store,
+        pytest.warns(store_module.StoreWarning, match="state 12 is damaged; going on from generation 11"),
+    ):
+        state = store.load_state(from_json)
+    assert state is not None and state.generation == 11
