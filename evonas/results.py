@@ -239,21 +239,22 @@ class Run:
         self.store.close()
 
     def statistics(self, state: State, scored: Sequence[tuple[Individual, Estimate]] = ()) -> dict[str, Any]:
-        """What is stored about a generation: evaluations, failures, hypervolume, species, best value per objective;
-        of one that was estimated as a whole also every value's mean and deviation, and who reached the goal."""
+        """What is stored about a generation: evaluations, failures, hypervolume, species, best value per objective, who
+        reached the goal; of one that was estimated as a whole also every value's mean and deviation."""
         front = [state.estimates[id] for id in state.front]
         shared = {
             "evaluations": state.evaluations,
             "hypervolume": self._hypervolume(front, state.memory.get("reference")),
             "best": {one.name: _best(one, front) for one in self.objectives} if front else {},
             "species": len(state.species),
+            "solved": state.memory.get("solved"),
         }
         if not isinstance(scored, Scored):
             return {**shared, "failed": sum(estimate.status == "failed" for _, estimate in scored)}
         scores = scored.scores
         spread = {name: _spread(column[scores.ok]) for name, column in scores.columns.items()}
         found = {name: one for name, one in spread.items() if one is not None}
-        return {**shared, "failed": len(scores.failed), "spread": found, "solved": state.memory.get("solved")}
+        return {**shared, "failed": len(scores.failed), "spread": found}
 
     def kept(self, state: State, scored: Scored) -> set[int]:
         """Ids of a generation that the recipe keeps one by one: all, or the front and the species' champions."""

@@ -66,3 +66,19 @@ def test_two_objectives_give_a_front(tmp_path: Path) -> None:
     assert len(front) >= 4
     assert max(accuracy for _, accuracy in front) >= 0.9
     assert sorted(front) == sorted(front, key=lambda point: point[1]), "more links, more accuracy"
+
+
+def test_a_goal_ends_a_run_of_layer_graphs_too(tmp_path: Path) -> None:
+    run = evonas.start(
+        {
+            "task": {"kind": "digits"},
+            "objectives": [{"name": "params", "direction": "max"}],
+            "strategy": {"kind": "neat", "population": 10, "generations": 30, "goal": {"params": 3_000}},
+            "estimator": {"kind": "lookup"},
+            "pool": {"kind": "serial"},
+        },
+        name="layers",
+        runs=tmp_path,
+    )
+    assert run.solved is not None and run.status == "finished" and len(run.generations()) < 30
+    assert run.front()[0].values["params"] >= 3_000
