@@ -347,13 +347,24 @@ def _context() -> tuple[Any, bool]:
     """How processes start here, and whether they are forked from a server that has torch loaded."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn"), False
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["evonas.estimate.preload"])
-    with _environment():
+    resource_tracker.ensure_running()  # now: its start unblocks SIGINT on Python 3.11
+    with _environment(), _deaf():
         forkserver.ensure_running()
     return context, True
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What starts here never hears Ctrl-C, not even before its first line: the driver decides what it means."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from evonas.core import EvonasError, Job, Outcome, RecipeError
-from evonas.pool import Processes, ProcessesSettings, SerialSettings, build
+from evonas.pool import Processes, ProcessesSettings, SerialSettings, _context, build
+from evonas.processes import plain_main
 
 FAULTS = '''
 import ctypes, os, signal, time
@@ -357,6 +358,18 @@ def test_ctrl_c_ends_all_workers_without_a_word_from_them(driver: subprocess.Pop
     assert err == ""
     assert time.monotonic() - began < 10
     assert not running(found)
+
+
+def test_ctrl_c_does_not_reach_a_worker_before_its_first_line() -> None:
+    context, forks = _context()
+    if not forks:
+        pytest.skip("no forkserver here")
+    with plain_main():
+        process = context.Process(target=signal.raise_signal, args=(signal.SIGINT,))
+        process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "the driver itself still hears it"
 
 
 # ------------------------------------------------------------------------------------------------------------ serial
