@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -31,6 +31,7 @@ __all__ = [
     "Estimator",
     "EvonasError",
     "Genome",
+    "Heritage",
     "Individual",
     "Job",
     "LockedError",
@@ -224,9 +225,15 @@ class Edit:
         return Edit(data["op"], tuple(data["where"]), tuple(data["made"]), data["args"])
 
     def __str__(self) -> str:
-        args = ", ".join(f"{name} {value}" for name, value in self.args.items())
+        args = ", ".join(_told(name, value) for name, value in self.args.items())
         where = f" at {', '.join(map(str, self.where))}" if self.where else ""
         return self.op + where + (f" ({args})" if args else "")
+
+
+def _told(name: str, value: Json) -> str:
+    """An argument of an edit in a few words: of several genes their number."""
+    several = isinstance(value, list) and value and isinstance(value[0], (list, dict))
+    return f"{len(value)} {name}" if several else f"{name} {value}"
 
 
 @runtime_checkable
@@ -257,8 +264,11 @@ Status = Literal["ok", "failed", "pruned"]
 class Estimate:
     """How good an individual is: finite objective values, or a status that says why there are none.
 
-    `values` are in each objective's own unit and direction. `curve` has one mapping per epoch. `cost` holds `seconds`,
-    `epochs`, `samples`. `weights` is the SHA-256 of the weights file, or None."""
+    `values` are in each objective's own unit and direction. `curve` has one mapping per epoch, and one of epoch 0 where
+    training began with inherited weights. `cost` holds `seconds`, `epochs`, `samples` and, of what was inherited,
+    `inherited` (share of the parameters), `inherited/1/layer5` (of a gene's, from the second parent), `exact` (1 where
+    no edit changed the function), `carry_seconds`, `birth_error` and, after a distillation, `distilled_error` and
+    `distilled_samples`. `weights` is the SHA-256 of the weights file, or None."""
 
     id: int
     status: Status
@@ -320,22 +330,42 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
+class Heritage:
+    """A parent's trained weights by reference: its genome, and a safetensors file with the SHA-256 that it must have.
+
+    `id` is the parent's in this run, None where the file comes from elsewhere."""
+
+    genome: Json
+    path: str
+    sha256: str
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One estimate to compute, as plain data that can travel to any process or machine.
 
-    `born` is the genome itself, for estimators in the driver's own process; it never travels."""
+    `born` is the genome itself, for estimators in the driver's own process; it never travels. `parents` are those whose
+    weights the network begins with, none for a training from scratch: `edits`, in order, made its genome of the first
+    one's, and the other parent of a `mate` is the second."""
 
     id: int
     seed: int
     genome: Json
     born: Genome | None = field(default=None, compare=False, repr=False)
+    parents: tuple[Heritage, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
     def to_json(self) -> Json:
-        return {"id": self.id, "seed": self.seed, "genome": self.genome}
+        parents = [asdict(parent) for parent in self.parents]
+        edits = [edit.to_json() for edit in self.edits]
+        return {"id": self.id, "seed": self.seed, "genome": self.genome, "parents": parents, "edits": edits}
 
     @staticmethod
     def from_json(data: Json) -> Job:
-        return Job(**data)
+        parents = tuple(Heritage(**parent) for parent in data["parents"])
+        edits = tuple(Edit.from_json(edit) for edit in data["edits"])
+        return Job(data["id"], data["seed"], data["genome"], parents=parents, edits=edits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class ImportedEncoding(Imported):
     bounds: Bounds = Bounds()
     """Limits at birth."""
     initial: Initial = ()
-    """Genomes to begin with: paths of genome files that the encoding reads."""
+    """Genomes to begin with: paths of genome files that the encoding reads, or runs of it (`run:NAME`)."""
 
 
 def build(settings: Settings, input_shape: tuple[int, ...], outputs: int) -> Encoding:

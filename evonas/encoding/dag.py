@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from evonas.core import Count, DataError, Edit, Settings, nearest
-from evonas.encoding import genes
+from evonas.encoding import genes, morph
 from evonas.encoding.decode import decode
 from evonas.encoding.genes import (
     MAX_EDGES,
@@ -138,12 +138,64 @@ class MutationWeights(Settings):
     """Change how a dense layer or the output turns an image into features."""
     change_rate: Weight = 0.5
     """Change a dropout's rate."""
+    insert_layer: Weight = 0.0
+    """Put a layer that computes the identity into an edge (exact)."""
+    insert_normed: Weight = 0.0
+    """The same with a batch norm that undoes itself, calibrated on some rows (exact in evaluation)."""
+    insert_block: Weight = 0.0
+    """Put a residual block of two layers whose last scale is 0 into an edge (exact)."""
+    widen: Weight = 0.0
+    """Give a layer more filters or units, which nothing listens to at first (exact)."""
+    replicate: Weight = 0.0
+    """Give a layer copies of its filters, dividing what listens to them (Net2Wider; exact but for rounding)."""
+    grow_branch: Weight = 0.0
+    """Put a layer beside a path, silent at first (exact)."""
+    skip_sum: Weight = 0.0
+    """Add one layer's output to another's input through a gate that is closed at first (exact)."""
+    skip_concat: Weight = 0.0
+    """Join one layer's output to another's input, which does not listen to it at first (exact)."""
+    enlarge_kernel: Weight = 0.0
+    """Put a border of zeros around a window (exact)."""
+    dilate_kernel: Weight = 0.0
+    """Make a window of one tap a wide and dilated one (exact)."""
+    split_layer: Weight = 0.0
+    """Divide a layer into two with half of the filters each (exact but for rounding)."""
+    narrow: Weight = 0.0
+    """Take the least important filters or units away (approximate)."""
+    separate: Weight = 0.0
+    """Make a convolution a depthwise and a pointwise one, its best approximation of rank 1 (approximate)."""
+    shrink_kernel: Weight = 0.0
+    """Cut the border of a window off (approximate)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, value: object) -> object:
+        """`morphisms` stands for those edits alone that keep the function, or nearly."""
+        if isinstance(value, str):
+            if value not in PRESETS:
+                raise ValueError(f"{value!r} is not known; {nearest(value, list(PRESETS))}")
+            return {**dict.fromkeys(cls.model_fields, 0.0), **PRESETS[value]}
+        return value
 
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not any(getattr(self, name) for name in type(self).model_fields):
             raise ValueError("every mutation has weight 0: no child would differ from its parent")
         return self
+
+
+PRESETS: Mapping[str, Mapping[str, float]] = {
+    "exact": {
+        "insert_layer": 1.0, "insert_block": 2.0, "widen": 3.0, "grow_branch": 1.0, "skip_sum": 1.0, "skip_concat": 1.0,
+        "enlarge_kernel": 1.0, "dilate_kernel": 0.5, "split_layer": 0.5,
+    },
+    "morphisms": {
+        "insert_layer": 1.0, "insert_block": 2.0, "widen": 3.0, "grow_branch": 1.0, "skip_sum": 1.0, "skip_concat": 1.0,
+        "enlarge_kernel": 1.0, "dilate_kernel": 0.5, "split_layer": 0.5, "narrow": 3.0, "separate": 1.0,
+        "shrink_kernel": 0.5, "remove_layer": 1.5, "remove_edge": 1.0,
+    },
+}  # fmt: skip
+"""Words that stand for the weights of mutations: all others are 0."""
 
 
 class Compatibility(Settings):
@@ -192,13 +244,18 @@ class DagSettings(Settings):
     bounds: Bounds = Bounds()
     """Limits at birth."""
     initial: Initial = ()
-    """Genomes to begin with, names from the zoo or paths of genome files; random ones fill up the first generation."""
+    """Genomes to begin with; random ones fill up the first generation. Each is a name from the zoo, a genome file
+    (.json), a network of your own as `file.py:object` or `package.module:object` (an nn.Module, or what gives one when
+    it is called), or a run's front as `run:NAME`, one individual of it as `run:NAME/ID`; a run that is not in the
+    folder of runs is `run:./path/to/run`. Modules and runs bring their weights, which count with `estimator.inherit`
+    alone."""
     initial_layers: Span[LayerCount] = (1, 4)
     """Fewest and most layers of a random first genome; never more than `layers` allows."""
     edits: Span[EditCount] = (1, 2)
     """Fewest and most edits that one mutation makes."""
     mutations: MutationWeights = MutationWeights()
-    """How often each kind of mutation is drawn."""
+    """How often each kind of mutation is drawn; `morphisms` stands for those that keep the function, exactly or nearly,
+    and `exact` for the first alone."""
     union: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """Probability that a crossover keeps the disjoint and excess genes of both parents, not of the fitter alone."""
     compatibility: Compatibility = Compatibility()
@@ -413,11 +470,19 @@ MUTATIONS: Mapping[str, tuple[Proposal, Maker]] = {
             "channels", "kernel", "stride", "dilation", "activation", "norm", "merge", "reduce", "rate",
         )
     },
+    **{kind: (propose, morph.grafted) for kind, propose in morph.PROPOSALS.items()},
 }  # fmt: skip
 """The table of mutations: what proposes an edit (None where it finds no place), and what applies it. Its keys are the
 fields of `MutationWeights` and the names of edits."""
 
 _APPLY: Mapping[str, Maker] = {**{name: maker for name, (_, maker) in MUTATIONS.items()}, "mate": _apply_mate}
+
+
+_WINDOWED = (
+    "change_kernel", "change_stride", "change_dilation", "change_reduce", "enlarge_kernel", "dilate_kernel",
+    "shrink_kernel", "separate",
+)  # fmt: skip
+"""Mutations that mean nothing on features."""
 
 
 # --------------------------------------------------------------------------------------------------------- encoding
@@ -620,7 +685,7 @@ class DagEncoding:
     @cached_property
     def _kinds(self) -> tuple[list[str], list[float]]:
         """The mutations in use, and the running sums of their weights. On features, windows cannot change anything."""
-        idle = ("change_kernel", "change_stride", "change_dilation", "change_reduce") if self.flat else ()
+        idle = _WINDOWED if self.flat else ()
         return self._sums([name for name in MUTATIONS if name not in idle and getattr(self.settings.mutations, name)])
 
     def _sums(self, kinds: list[str]) -> tuple[list[str], list[float]]:

@@ -124,6 +124,8 @@ def _layer(gene: LayerGene, shape: Shape, outputs: int) -> Made:
         return _linear(name, gene, shape, outputs)
     if op == "dropout":
         return name, "dropout", shape, {"rate": gene.rate}, 0, 0
+    if op == "gate":
+        return name, "gate", shape, {}, 1, 0
     return _identity(name, shape, _norm(gene.norm, shape), gene.activation)
 
 

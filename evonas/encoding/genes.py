@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from evonas.core import DataError, dumps, nearest
 from evonas.marks import INPUT, OUTPUT
 
-LayerOp = Literal["conv", "separable", "max_pool", "avg_pool", "identity", "dense", "dropout"]
+LayerOp = Literal["conv", "separable", "max_pool", "avg_pool", "identity", "dense", "dropout", "gate"]
 Activation = Literal[
     "linear", "relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "relu6", "hardswish"
 ]  # fmt: skip
@@ -35,6 +35,7 @@ USES: Mapping[str, tuple[str, ...]] = {
     "identity": ("activation", "norm", "merge"),
     "dense": ("channels", "activation", "norm", "merge", "reduce"),
     "dropout": ("rate", "merge"),
+    "gate": ("merge",),
 }
 """The attributes that each operation uses; all others of a gene have their neutral value."""
 
@@ -57,7 +58,8 @@ class LayerGene(NamedTuple):
 
     `channels` are filters or units; `kernel` is odd, for pools of stride 2 also even; `padding` same
     gives ceil(size / stride); `merge` says how several incoming edges join; `reduce` how an image becomes features
-    (mean: global average pooling); the order is op, norm, activation. `rate` is dropout's."""
+    (mean: global average pooling); the order is op, norm, activation. `rate` is dropout's. A gate multiplies by one
+    learned number."""
 
     mark: int
     op: str

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, Literal, NamedTuple
 
 StepOp = Literal[
-    "input", "conv", "separable", "linear", "max_pool", "avg_pool", "identity", "dropout",
+    "input", "conv", "separable", "linear", "max_pool", "avg_pool", "identity", "dropout", "gate",
     "sum", "concat", "global_pool", "flatten", "graph",
 ]  # fmt: skip
 
@@ -36,7 +36,7 @@ class Step(NamedTuple):
       (mark, bias, response, activation, aggregation) and links as rows (mark, source, target, weight, enabled), hidden
       (number of nodes), depth
 
-    The others have none."""
+    The others have none; a gate multiplies by one number, its only parameter."""
 
     name: str
     op: StepOp

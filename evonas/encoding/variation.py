@@ -226,4 +226,5 @@ class NeatSettings(BreedingSettings):
 
     kind: Literal["neat"] = "neat"
     initial: Initial = ()
-    """Genomes to begin with, names from the zoo or paths of genome files; new ones fill up the first generation."""
+    """Genomes to begin with: names from the zoo, paths of genome files, or runs (`run:NAME` for a front, `run:NAME/ID`
+    for one of it, `run:./path/to/run` elsewhere); new ones fill up the first generation."""

@@ -56,12 +56,12 @@ def export_module(
 def module_files(plan: Plan, weights: bytes, name: str, card: Card | None = None) -> dict[str, bytes]:
     """File names and contents: NAME.py with a module and `load()`, NAME.safetensors and, if known, NAME.genome.json.
 
-    `weights` are safetensors bytes of the plan's network; `name` becomes a Python name (`lenet-5` -> `lenet_5`).
-    Raises DataError for weights of another network or a plan or card with impossible values, RecipeError for a name
-    without letters or digits."""
+    `weights` are safetensors bytes of the plan's network; an optimiser's state in them stays behind. `name` becomes a
+    Python name (`lenet-5` -> `lenet_5`). Raises DataError for weights of another network or a plan or card with
+    impossible values, RecipeError for a name without letters or digits."""
     card = card or Card()
     module = _module_name(name)
-    files = {f"{module}.py": _source(plan, name, module, card).encode(), f"{module}.safetensors": weights}
+    files = {f"{module}.py": _source(plan, name, module, card).encode(), f"{module}.safetensors": network.bare(weights)}
     network.load(network.build(plan), network.from_bytes(weights))
     if card.genome is not None:
         files[f"{module}.genome.json"] = (json.dumps(card.genome, indent=1, allow_nan=False) + "\n").encode()
@@ -300,6 +300,8 @@ def _layer(step: Step, steps: Sequence[Step]) -> str:
             return f"self.{step.name} = GraphNetwork({step.name.upper()})"
         case "dropout":
             return f"self.{step.name} = nn.Dropout({_float(s['rate'])!r})"
+        case "gate":
+            return f'self.{step.name} = nn.ParameterDict({{"scale": torch.ones(1)}})'
         case _:
             return ""
     return _sequence(step.name, {part: code for part, code in parts.items() if code})
@@ -451,6 +453,8 @@ def _expression(step: Step, inputs: Sequence[str]) -> str:
             return f"{closed[0]}.flatten(1)"
         case "identity" if not any(_tail(step).values()):
             return inputs[0]
+        case "gate":
+            return f'{closed[0]} * self.{step.name}["scale"]'
         case _:
             return f"self.{step.name}({inputs[0]})"
 

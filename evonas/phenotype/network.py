@@ -18,8 +18,14 @@ from evonas.encoding.decode import group_count
 from evonas.encoding.plan import Plan, Shape, Step
 from evonas.phenotype.graph import GraphNetwork
 
+Moments = Mapping[str, Mapping[str, Tensor]]
+"""An optimiser's state: by its name (momentum_buffer, exp_avg, exp_avg_sq), a tensor for each parameter's name."""
+
 MAX_PARAMS = 2**31
 """Networks with more parameters are refused before anything is allocated."""
+
+_OPTIMIZER = "optimizer."
+"""How the names of an optimiser's state begin in a weights file; the names of steps never do."""
 
 _RELU = 2.0**0.5
 _GAINS = {"linear": 1.0, "tanh": 5 / 3, "sigmoid": 1.0}
@@ -66,6 +72,17 @@ class Concat(nn.Module):
         return torch.cat(inputs, 1)
 
 
+class Gate(nn.Module):
+    """Multiplies by one learned number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
 class GlobalPool(nn.Module):
     """The mean of every channel, (batch, channels, height, width) -> (batch, channels)."""
 
@@ -92,14 +109,14 @@ def build(plan: Plan, seed: int | None = None, device: str | torch.device = "cpu
 @torch.no_grad()
 def initialise(network: Network, seed: int) -> None:
     """Kaiming-normal weights by fan-in with the gain of the activation that follows (none: 1); biases 0, norms 1 and
-    0. He et al. 2015, equation 10. A graph's numbers stay what its genes say."""
+    0, gates 1. He et al. 2015, equation 10. A graph's numbers stay what its genes say."""
     given = {step.name for step in network.plan.steps if step.op == "graph"}
     gains = {step.name: _GAINS.get(step.settings.get("activation", "linear"), _RELU) for step in network.plan.steps}
     for name, parameter in network.named_parameters():
         if name.partition(".")[0] in given:
             continue
         if parameter.dim() == 1:
-            parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+            parameter.fill_(1.0 if name.endswith(("norm.weight", ".scale")) else 0.0)
             continue
         fan_in = parameter[0].numel()
         source = torch.Generator().manual_seed(seed_of(seed, f"init/{name}"))
@@ -151,17 +168,45 @@ def load(network: nn.Module, named: Mapping[str, Tensor]) -> None:
             value.copy_(named[name])
 
 
-def to_bytes(network: nn.Module) -> bytes:
-    """The network's tensors in safetensors format."""
-    return write_safetensors(tensors(network))
+def to_bytes(network: nn.Module, moments: Moments | None = None) -> bytes:
+    """The network's tensors in safetensors format, and an optimiser's state beside them where it is given."""
+    return write_safetensors({**tensors(network), **_labelled(moments or {})})
 
 
 def from_bytes(data: bytes) -> dict[str, Tensor]:
-    """Tensors by name from safetensors bytes; DataError if they are none."""
+    """A network's tensors by name from safetensors bytes; DataError if they are none."""
+    return parts_from_bytes(data)[0]
+
+
+def parts_from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """A network's tensors, and the optimiser's state that was kept with them: empty where there is none.
+
+    Raises DataError for bytes that are no safetensors file."""
     try:
-        return read_safetensors(data)
+        named = read_safetensors(data)
     except SafetensorError as error:
         raise DataError(f"weights: {len(data)} bytes are no safetensors file: {str(error)[:120]}") from None
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name in [name for name in named if name.startswith(_OPTIMIZER)]:
+        state, _, parameter = name.removeprefix(_OPTIMIZER).partition("/")
+        moments.setdefault(state, {})[parameter] = named.pop(name)
+    return named, moments
+
+
+def bare(data: bytes) -> bytes:
+    """Safetensors bytes without an optimiser's state; unchanged where they hold none. DataError if they are none."""
+    named, moments = parts_from_bytes(data)
+    return write_safetensors(named) if moments else data
+
+
+def _labelled(moments: Moments) -> dict[str, Tensor]:
+    """An optimiser's state under names that no network's tensor has: `optimizer.exp_avg/layer5.conv.weight`."""
+    return {
+        f"{_OPTIMIZER}{state}/{parameter}": value.detach().to("cpu", torch.float32, copy=True)
+        .contiguous(memory_format=torch.contiguous_format)
+        for state, values in moments.items()
+        for parameter, value in values.items()
+    }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- steps
@@ -190,7 +235,16 @@ def _module(step: Step, source: Shape) -> nn.Module:
         return nn.AvgPool2d(*window, ceil_mode=settings["ceil"], count_include_pad=False)
     if step.op == "dropout":
         return nn.Dropout(settings["rate"])
-    return {"sum": Sum, "concat": Concat, "global_pool": GlobalPool, "flatten": nn.Flatten}[step.op]()
+    return _PLAIN[step.op]()
+
+
+_PLAIN: Mapping[str, type[nn.Module]] = {
+    "gate": Gate,
+    "sum": Sum,
+    "concat": Concat,
+    "global_pool": GlobalPool,
+    "flatten": nn.Flatten,
+}
 
 
 def _conv(step: Step, source: Shape) -> dict[str, nn.Module | None]:

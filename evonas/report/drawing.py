@@ -32,6 +32,7 @@ COLOURS = {
     "avg_pool": "#2E9E7B",
     "dropout": "#8A6FB0",
     "identity": "#7C8490",
+    "gate": "#7C8490",
 }
 """Okabe and Ito's hues, dark enough to carry white text; related operations share a hue."""
 

@@ -12,17 +12,20 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "evonas"
 
 ORDER = [
-    "core", "imported", "validation", "native", "processes", "arrays", "cohort", "pareto", "marks",
-    "encoding.plan", "encoding.genes", "encoding.decode", "encoding.dag", "encoding.variation", "encoding.population",
-    "encoding.hashing", "encoding.breeding", "encoding.neat", "encoding",
-    "zoo", "species", "operators", "phenotype.graph", "phenotype.network", "phenotype.onnx", "phenotype.export",
-    "phenotype.merged", "phenotype.population", "phenotype.population_numba", "phenotype.population_torch",
-    "phenotype.tuning", "objective", "strategy", "strategy.problem", "strategy.random", "strategy.nsga2",
-    "strategy.neat", "neat_python", "task.data", "task.table", "task.images", "task.toys", "task.poles", "task.own",
-    "task.control", "task", "estimate", "estimate.data", "estimate.train", "estimate.lookup", "estimate.population",
-    "estimate.worker", "estimate.preload", "pool", "yaml", "store", "recipe", "report.progress", "results",
-    "report.layout", "report.figures", "report.graphs", "report.drawing", "report.tables", "run", "preview",
-    "report.live", "cli", "__main__",
+    "core", "imported", "validation", "native", "processes", "arrays", "cohort", "pareto", "marks", "encoding.plan",
+    "encoding.genes", "encoding.decode", "encoding.channels", "encoding.morph", "encoding.dag", "encoding.variation",
+    "encoding.population", "encoding.hashing", "encoding.breeding", "encoding.neat", "encoding", "zoo", "species",
+    "operators", "phenotype.graph", "phenotype.network", "phenotype.importance", "phenotype.refit",
+    "phenotype.inherit",
+    "phenotype.reading", "phenotype.tracing", "phenotype.onnx", "phenotype.export", "phenotype.merged",
+    "phenotype.population", "phenotype.population_numba", "phenotype.population_torch", "phenotype.tuning",
+    "objective", "strategy", "strategy.problem", "strategy.random", "strategy.nsga2", "strategy.neat",
+    "strategy.lemonade", "strategy.regularized", "strategy.hill_climbing", "neat_python", "task.data", "task.table",
+    "task.images", "task.toys", "task.poles", "task.own", "task.control", "task", "estimate", "estimate.data",
+    "estimate.heritage", "estimate.train", "estimate.lookup", "estimate.population", "estimate.worker",
+    "estimate.preload", "pool", "yaml", "store", "recipe", "report.progress", "results", "founders", "report.layout",
+    "report.figures", "report.graphs", "report.drawing", "report.tables", "run", "preview", "report.live", "cli",
+    "__main__",
 ]  # fmt: skip
 """From the core to the command line; what is not listed belongs nowhere yet."""
 
@@ -30,6 +33,9 @@ LAZY = {
     ("encoding", "encoding.neat"),
     ("strategy", "strategy.nsga2"),
     ("strategy", "strategy.neat"),
+    ("strategy", "strategy.lemonade"),
+    ("strategy", "strategy.regularized"),
+    ("strategy", "strategy.hill_climbing"),
     ("strategy", "strategy.random"),
     ("task", "task.images"),
     ("task", "task.table"),
