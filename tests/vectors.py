@@ -11,7 +11,7 @@ from evonas.marks import MarkBook
 from evonas.strategy import SpeciationSettings
 from evonas.strategy.problem import Problem
 
-OBJECTIVES = (Objective("f1"), Objective("f2"))
+OBJECTIVES = (Objective("f1", cheap=True), Objective("f2"))
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,11 @@ def zdt1(individual: Individual) -> Estimate:
 
 
 def problem(seed: int = 1, objectives: tuple[Objective, ...] = OBJECTIVES, **fields: Any) -> Problem:
-    return Problem(Vectors(), objectives, seed, lambda genome: True, speciation=SpeciationSettings(), **fields)
+    return Problem(
+        Vectors(), objectives, seed, lambda genome: True, speciation=SpeciationSettings(), cheap=first_gene, **fields
+    )
+
+
+def first_gene(genome: Any) -> dict[str, float]:
+    """ZDT1's f1 takes no evaluation of the other genes: it plays the cheap objective."""
+    return {"f1": genome.genes[0]}

@@ -148,6 +148,77 @@ class NeatStrategySettings(Settings):
     """A population that dies out begins anew with random genomes, or the run stops with an error."""
 
 
+class LemonadeSettings(Settings):
+    """LEMONADE (Elsken, Metzen and Hutter 2019): the front is the population, and thinly settled sizes come first."""
+
+    kind: Literal["lemonade"] = "lemonade"
+    population: int = Field(default=8, ge=1, le=1_000_000)
+    """Individuals of the first generation; from then on the population is the front, as large as that is."""
+    generations: int = Field(default=20, ge=1, le=10_000_000)
+    """Generations in all, the first one included."""
+    proposals: int = Field(default=32, ge=1, le=1_000_000)
+    """Children proposed per generation, of which only the cheap objectives are computed (n_pc)."""
+    offspring: int = Field(default=8, ge=1, le=1_000_000)
+    """Children accepted of them and estimated (n_ac)."""
+    density: bool = True
+    """Parents and children are drawn in inverse proportion to the density of the population's cheap objectives; false
+    draws them all alike."""
+    crossover: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a child has a second parent, drawn like the first; it is mutated all the same."""
+    limit: int | None = Field(default=None, ge=1)
+    """Most individuals of a population, the least crowded of the front; null for the whole front."""
+    speciation: SpeciationSettings | None = Field(default_factory=SpeciationSettings)
+    """Division into species; null switches it off."""
+
+    @model_validator(mode="after")
+    def _acceptable(self) -> LemonadeSettings:
+        if self.offspring > self.proposals:
+            raise ValueError(
+                f"offspring {self.offspring} cannot be accepted of {self.proposals} proposals: raise proposals"
+            )
+        return self
+
+
+class RegularizedSettings(Settings):
+    """Regularised evolution (Real et al. 2018): the best of a random sample has a child, and the oldest dies."""
+
+    kind: Literal["regularized"] = "regularized"
+    population: int = Field(default=100, ge=1, le=1_000_000)
+    """Individuals that live at a time, the youngest."""
+    generations: int = Field(default=1000, ge=1, le=10_000_000)
+    """Generations in all, the first random one included."""
+    sample: int = Field(default=25, ge=1, le=1_000_000)
+    """Individuals drawn with replacement, the best of which is the parent."""
+    offspring: int = Field(default=1, ge=1, le=1_000_000)
+    """Children per generation, all of the same population: so many steps of the paper's at once keep workers busy."""
+    speciation: SpeciationSettings | None = Field(default_factory=SpeciationSettings)
+    """Division of the population into species; null switches it off."""
+
+
+class HillClimbingSettings(Settings):
+    """Hill climbing (Elsken et al. 2017, Kwasigroch et al. 2019): the best of some neighbours is the next to change."""
+
+    kind: Literal["hill_climbing"] = "hill_climbing"
+    population: int = Field(default=1, ge=1, le=1_000_000)
+    """Individuals of the first generation; the best of them is climbed from, alone."""
+    generations: int = Field(default=9, ge=1, le=10_000_000)
+    """Generations in all: the first one and a step each."""
+    neighbours: int = Field(default=8, ge=1, le=1_000_000)
+    """Children of the current best per step."""
+    edits: int = Field(default=5, ge=1, le=20)
+    """Mutations that lead to a neighbour, one after the other."""
+    continue_best: bool = True
+    """The current best competes as one more child that is estimated again, so that inherited weights train on; false
+    lets it compete by the estimate that it has."""
+    speciation: SpeciationSettings | None = None
+    """Division of the population, a single one, into species; null switches it off."""
+
+    @property
+    def offspring(self) -> int:
+        """Children per generation."""
+        return self.neighbours + self.continue_best
+
+
 class ImportedStrategy(Imported):
     """A user's own strategy, called with the problem and these settings; it has the faces `ask` and `tell`."""
 
@@ -159,7 +230,14 @@ class ImportedStrategy(Imported):
     """Division of the population into species; null switches it off."""
 
 
-TABLE: dict[str, type[Settings]] = {"neat": NeatStrategySettings, "nsga2": Nsga2Settings, "random": RandomSettings}
+TABLE: dict[str, type[Settings]] = {
+    "hill_climbing": HillClimbingSettings,
+    "lemonade": LemonadeSettings,
+    "neat": NeatStrategySettings,
+    "nsga2": Nsga2Settings,
+    "random": RandomSettings,
+    "regularized": RegularizedSettings,
+}
 
 
 def build(settings: Any, problem: Any) -> Strategy:
@@ -176,6 +254,18 @@ def build(settings: Any, problem: Any) -> Strategy:
         from evonas.strategy.neat import Neat
 
         return Neat(problem, settings)
+    if isinstance(settings, LemonadeSettings):
+        from evonas.strategy.lemonade import Lemonade
+
+        return Lemonade(problem, settings)
+    if isinstance(settings, RegularizedSettings):
+        from evonas.strategy.regularized import Regularized
+
+        return Regularized(problem, settings)
+    if isinstance(settings, HillClimbingSettings):
+        from evonas.strategy.hill_climbing import HillClimbing
+
+        return HillClimbing(problem, settings)
     if isinstance(settings, ImportedStrategy):
         made: Strategy = imported.load(settings.kind)(problem, settings)
         return made

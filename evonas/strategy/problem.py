@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 
 from evonas import pareto
 from evonas.cohort import Cohort, Scored, Scores
-from evonas.core import Encoding, Estimate, Genome, Individual, Objective, RecipeError, Species, State, stream
+from evonas.core import Edit, Encoding, Estimate, Genome, Individual, Objective, RecipeError, Species, State, stream
 from evonas.marks import MarkBook, Marks
 from evonas.species import Gaps, most_species, speciate, steer
 from evonas.strategy import SpeciationSettings
 
 Ids = NDArray[np.int64]
+
+Varied = tuple[Genome, tuple[Edit, ...]]
+"""A child's genome, and the edits that made it of its first parent's in order."""
 
 ATTEMPTS = 50
 """Draws after which a place in the population is filled with what there is: a space can be nearly exhausted."""
@@ -27,7 +31,8 @@ class Problem:
     """What a strategy searches: encoding, objectives and seed, the founders, and the screen at birth.
 
     `screen(genome)` says whether a genome keeps all bounds and the constraints on cheap objectives; one that does not
-    is never trained. `enrol(genomes, book)` gives founders from outside their marks in this run."""
+    is never trained. `enrol(genomes, book)` gives founders from outside their marks in this run. `cheap(genome)` gives
+    the values of the cheap objectives by name, without training."""
 
     encoding: Encoding
     objectives: tuple[Objective, ...]
@@ -36,6 +41,7 @@ class Problem:
     founders: tuple[Genome, ...] = ()
     enrol: Callable[[Sequence[Genome], MarkBook], Sequence[Genome]] = lambda genomes, book: genomes
     speciation: SpeciationSettings | None = None
+    cheap: Callable[[Genome], Mapping[str, float]] = lambda genome: {}
 
     def losses(self, estimates: Iterable[Estimate]) -> pareto.Losses:
         """Objective values to minimise, (individuals, objectives)."""
@@ -68,6 +74,14 @@ class Problem:
         if not kept.all():
             rank[~kept] = rank[kept].max(initial=-1) + 1 + np.unique(beyond[~kept], return_inverse=True)[1]
         return rank, pareto.crowding(losses, rank)
+
+    def front(self, ids: Ids, losses: pareto.Losses) -> Ids:
+        """Ids of the non-dominated among those that keep the constraints, ascending; of equal ones the lowest."""
+        feasible = np.flatnonzero(self.violations(losses) == 0)
+        feasible = feasible[np.argsort(ids[feasible], kind="stable")]
+        mask = pareto.non_dominated(losses[feasible]) if len(feasible) else np.zeros(0, dtype=bool)
+        front: Ids = ids[feasible[mask]]
+        return front
 
     def random(self, generation: int, place: int, book: MarkBook, seen: Callable[[Genome], bool], steps: int) -> Genome:
         """A random genome that passes the screen: the encoding's own draw followed by up to `steps` mutations."""
@@ -140,6 +154,21 @@ def drawn(
     return [Individual(state.next_id + i, genome, birth=state.generation) for i, genome in enumerate(chosen)]
 
 
+def mutated(problem: Problem, genome: Genome, rng: Random, book: MarkBook) -> Varied | None:
+    """One mutation of a genome; None where it finds no place or the child does not pass the screen."""
+    made = problem.encoding.mutate(genome, rng, book)
+    return made if made is not None and problem.screen(made[0]) else None
+
+
+def unseen(draw: Callable[[], Varied | None], seen: Container[str]) -> Varied | None:
+    """The first of some draws whose genome's key is not `seen`; None where ATTEMPTS find none."""
+    for _ in range(ATTEMPTS):
+        made = draw()
+        if made is not None and made[0].key not in seen:
+            return made
+    return None
+
+
 def asked(state: State, born: Sequence[Individual], book: MarkBook) -> State:
     """The state after `ask`: ids and marks are handed out."""
     return replace(state, next_id=state.next_id + len(born), marks=book.close())
@@ -198,10 +227,7 @@ def _front(
     before = [state.estimates[id] for id in state.front]
     ids = np.concatenate([np.array(state.front, dtype=np.int64), ids])
     losses = np.concatenate([problem.losses(before), losses])
-    feasible = np.flatnonzero(problem.violations(losses) == 0)
-    feasible = feasible[np.argsort(ids[feasible], kind="stable")]
-    mask = pareto.non_dominated(losses[feasible]) if len(feasible) else np.zeros(0, dtype=bool)
-    front = {id: fresh[id] if id in fresh else state.estimates[id] for id in ids[feasible[mask]].tolist()}
+    front = {id: fresh[id] if id in fresh else state.estimates[id] for id in problem.front(ids, losses).tolist()}
     return tuple(front), front
 
 

@@ -1,0 +1,184 @@
+"""LEMONADE: the front is the population, and where its sizes are rare more children are made and more are trained.
+
+Elsken, Metzen and Hutter 2019, algorithm 1. What a child's weights are at birth is no matter of the strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evonas import pareto
+from evonas.core import Estimate, Genome, Individual, State, generator, stream
+from evonas.marks import MarkBook
+from evonas.strategy import LemonadeSettings
+from evonas.strategy.problem import Problem, Varied, asked, first_generation, ids_of, settle, unseen
+
+Ints = NDArray[np.int64]
+Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Density:
+    """A kernel density estimate over the rows of `points` (n, d): Gaussian kernels whose width on each axis is the
+    standard deviation there times n^(-1/(d + 4)). Scott 1992.
+
+    Axes on which positive values span orders of magnitude are logarithmic from `floor` up. Axes on which all points
+    agree have no width and are left out: one point alone is equally dense everywhere."""
+
+    points: Reals
+    floor: Reals
+    axes: Ints
+    width: Reals
+
+    @staticmethod
+    def of(points: Reals) -> Density:
+        low, high = points.min(axis=0), points.max(axis=0)
+        wide = (low > 0) & (high > pareto.WIDE * low)
+        floor = np.where(wide, low / pareto.WIDE, -np.inf)
+        scaled = _scaled(points, floor)
+        axes = np.flatnonzero(np.ptp(scaled, axis=0) > 1e-12 * np.abs(scaled).max(axis=0))
+        width = scaled[:, axes].std(axis=0, ddof=1) if len(axes) else np.ones(0)
+        return Density(scaled[:, axes], floor, axes, width * len(points) ** (-1 / (len(axes) + 4)))
+
+    def log(self, rows: Reals) -> Reals:
+        """The logarithm of the density up to a constant, (k, d) -> (k,): far away the density itself is 0 in floats."""
+        scaled = _scaled(rows, self.floor)[:, self.axes]
+        apart = np.clip((scaled[:, None] - self.points) / self.width, -1e100, 1e100)
+        squares = (apart**2).sum(axis=2)
+        near = squares.min(axis=1)
+        return np.asarray(np.log(np.exp((near[:, None] - squares) / 2).sum(axis=1)) - near / 2, dtype=np.float64)
+
+
+def _scaled(rows: Reals, floor: Reals) -> Reals:
+    logarithmic = np.isfinite(floor)
+    return np.where(logarithmic, np.log(np.maximum(rows, np.where(logarithmic, floor, 1.0))), rows)
+
+
+def accepted(rarity: Reals, count: int, rng: np.random.Generator) -> Ints:
+    """Positions of `count` draws without replacement in proportion to exp(rarity), (k,) -> (count,), ascending.
+
+    The largest sums of a logarithm and Gumbel noise are such draws, however far the weights lie apart."""
+    return np.sort(np.argsort(-(rarity + rng.gumbel(size=len(rarity))), kind="stable")[:count])
+
+
+@dataclass(frozen=True)
+class Lemonade:
+    """Generations of few children accepted of many proposed; whoever is dominated leaves the population."""
+
+    problem: Problem
+    settings: LemonadeSettings
+
+    # ------------------------------------------------------------------------------------------------------ ask
+
+    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]:
+        """The first population, or those of the proposed children that are accepted."""
+        book = state.marks.open()
+        if state.population:
+            born = self._bred(state, book)
+        else:
+            born = first_generation(self.problem, state, self.settings.population, book)
+        return tuple(born), asked(state, born, book)
+
+    def _bred(self, state: State, book: MarkBook) -> list[Individual]:
+        """Both draws are in inverse proportion to one density, that of the population."""
+        sizes = self.cheap([one.genome for one in state.population])
+        density = Density.of(sizes)
+        proposals = self._proposed(state, self._parents(state, self._rarity(density, sizes)), book)
+        rarity = self._rarity(density, self.cheap([one.genome for one in proposals]))
+        rng = generator(self.problem.seed, "acceptance", state.generation)
+        chosen = accepted(rarity, self.settings.offspring, rng)
+        return [replace(proposals[i], id=state.next_id + at) for at, i in enumerate(chosen.tolist())]
+
+    def cheap(self, genomes: Sequence[Genome]) -> Reals:
+        """Values of the cheap objectives, (genomes, objectives)."""
+        names = [one.name for one in self.problem.objectives if one.cheap]
+        rows = [[float(values[name]) for name in names] for values in map(self.problem.cheap, genomes)]
+        return np.array(rows, dtype=np.float64).reshape(len(genomes), len(names))
+
+    def _rarity(self, density: Density, sizes: Reals) -> Reals:
+        """The logarithm of one over the density at cheap objectives up to a constant, (n, objectives) -> (n,)."""
+        return -density.log(sizes) if self.settings.density else np.zeros(len(sizes))
+
+    def _parents(self, state: State, rarity: Reals) -> list[tuple[Individual, Individual | None]]:
+        """A parent for each proposal, and for some another to mate it with."""
+        adults, count = state.population, self.settings.proposals
+        rng = generator(self.problem.seed, "parents", state.generation)
+        noise = rng.gumbel(size=(2, count, len(adults)))
+        first = (noise[0] + rarity).argmax(axis=1)
+        home = self._homes(state)
+        other = (home[first][:, None] == home) & (first[:, None] != np.arange(len(adults)))
+        second = np.where(other, noise[1] + rarity, -np.inf).argmax(axis=1)
+        mated = (rng.random(count) < self.settings.crossover) & other.any(axis=1)
+        pairs = zip(first.tolist(), second.tolist(), mated.tolist(), strict=True)
+        return [(adults[one], adults[two] if both else None) for one, two, both in pairs]
+
+    def _homes(self, state: State) -> Ints:
+        """The species within which each individual mates, (n,); one for all where mating is not restricted."""
+        speciation = self.settings.speciation
+        if speciation is None or not speciation.restrict_mating:
+            return np.zeros(len(state.population), dtype=np.int64)
+        species = {id: one.id for one in state.species for id in one.members}
+        return np.array([species[one.id] for one in state.population], dtype=np.int64)
+
+    def _proposed(
+        self, state: State, parents: Sequence[tuple[Individual, Individual | None]], book: MarkBook
+    ) -> list[Individual]:
+        """A new child of each that finds one, all without an id yet; a copy if not one of them does."""
+        seen = {one.genome.key for one in state.population}
+        proposals: list[Individual] = []
+        for at, (parent, other) in enumerate(parents):
+            rng = stream(self.problem.seed, "proposal", state.generation, at)
+            mated, ids = self._mated(parent, other, rng, book)
+            made = unseen(partial(self._varied, mated, rng, book), seen)
+            if made is not None:
+                seen.add(made[0].key)
+                proposals.append(Individual(-1, made[0], ids, made[1], state.generation))
+        parent = parents[0][0]
+        return proposals or [Individual(-1, parent.genome, (parent.id,), (), state.generation)]
+
+    def _mated(
+        self, parent: Individual, other: Individual | None, rng: Random, book: MarkBook
+    ) -> tuple[Varied, tuple[int, ...]]:
+        """What is mutated, and the ids of whom it comes from: the parent alone where the other gave it nothing."""
+        if other is None:
+            return (parent.genome, ()), (parent.id,)
+        mated = self.problem.encoding.mate(parent.genome, other.genome, rng, book)
+        return mated, (parent.id, other.id) if mated[1] else (parent.id,)
+
+    def _varied(self, mated: Varied, rng: Random, book: MarkBook) -> Varied | None:
+        """A mutation that passes the screen, all its cheap objectives being numbers; what was mated may stay as it
+        is where none is possible."""
+        changed = self.problem.encoding.mutate(mated[0], rng, book)
+        genome, edits = mated if changed is None else (changed[0], (*mated[1], *changed[1]))
+        fit = self.problem.screen(genome) and bool(np.isfinite(self.cheap([genome])).all())
+        return (genome, edits) if fit else None
+
+    # ------------------------------------------------------------------------------------------------------ tell
+
+    def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
+        """The population becomes the front over all that was estimated so far, or its `limit` least crowded.
+
+        While nobody keeps the constraints it is the one who breaks them least, so that the search has a direction."""
+        born = [individual for individual, estimate in scored if estimate.status == "ok"]
+        estimates = {**state.estimates, **{estimate.id: estimate for _, estimate in scored}}
+        pool = sorted((*state.population, *born), key=lambda individual: individual.id)
+        # a limit may have left some of the front out of the population: it dominates all the same
+        ids = np.union1d(ids_of(pool), np.array(state.front, dtype=np.int64))
+        losses = self.problem.losses([estimates[id] for id in ids.tolist()])
+        front = np.intersect1d(self.problem.front(ids, losses), ids_of(pool))
+        if len(front):
+            chosen = self._limited(front, losses[np.isin(ids, front)])
+        else:
+            chosen = ids[np.argsort(self.problem.violations(losses), kind="stable")[:1]]
+        members = set(chosen.tolist())
+        return settle(self.problem, state, scored, [one for one in pool if one.id in members], estimates)
+
+    def _limited(self, front: Ints, losses: Reals) -> Ints:
+        """The `limit` least crowded, (n,), (n, objectives) -> (limit,); of equals the eldest."""
+        crowding = pareto.crowding(losses, np.zeros(len(front), dtype=np.int64))
+        return front[np.argsort(-crowding, kind="stable")[: self.settings.limit]]
