@@ -93,7 +93,7 @@ def init(
 
 
 @app.command()
-def check(recipe: _RecipePath, set_: _Set = []) -> None:  # noqa: B006
+def check(recipe: _RecipePath, set_: _Set = [], runs: _Runs = Path(RUNS)) -> None:  # noqa: B006
     """Check a recipe and reckon its sizes and cost, without training.
 
     Example: evonas check examples/digits.yaml --set strategy.generations=40
@@ -103,7 +103,7 @@ def check(recipe: _RecipePath, set_: _Set = []) -> None:  # noqa: B006
     checked = recipes.read(recipe, _overrides(set_))
     from evonas.preview import preview
 
-    _print_preview(str(recipe), preview(checked))
+    _print_preview(str(recipe), preview(checked, runs))
 
 
 @app.command()
@@ -269,12 +269,25 @@ def species(
 
 
 @app.command()
-def lineage(run: _RunName, id: _Id, runs: _Runs = Path(RUNS), format: _Format = Format.table) -> None:
-    """Print an individual's ancestors from the founders on, with the edits that made each.
+def lineage(
+    run: _RunName,
+    id: _Id,
+    runs: _Runs = Path(RUNS),
+    format: _Format = Format.table,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="Whose weights each layer was born with, instead of the ancestors.")
+    ] = False,
+) -> None:
+    """Print an individual's ancestors from the founders on, with the edits that made each; where weights are inherited,
+    also the error before and after training and what it took.
 
     Example: evonas lineage first 42
+    Example: evonas lineage first 42 --tensors
     """
     with _opened(run, runs) as found:
+        if tensors:
+            _print_table(tables.bequests(found.bequests(_id(found, id))), format)
+            return
         rows = found.lineage(_id(found, id))
         edits = {row.id: found.individual(row.id).edits for row in rows}
         _print_table(tables.lineage(rows, edits, found.objectives), format)
@@ -643,7 +656,10 @@ def _run_facts(found: Run) -> list[tuple[str, str]]:
 def _print_preview(label: str, seen: Preview) -> None:
     rows = ", ".join(f"{count:,} {part}" for part, count in seen.rows.items())
     fed = f"; rows: {rows}" if rows else ""
-    trained = f"{seen.epochs} epochs each, {number(seen.samples)} samples in all" if seen.epochs else "none trained"
+    each = f"{seen.epochs} epochs each"
+    if seen.later_epochs != seen.epochs:
+        each = f"{seen.epochs} epochs from scratch, {seen.later_epochs} with inherited weights"
+    trained = f"{each}, {number(seen.samples)} samples in all" if seen.epochs else "none trained"
     facts = [
         ("recipe", f"{label} is valid"),
         ("task", f"{seen.kind}, input {_shape(seen.input)}, {seen.outputs} outputs{fed}"),

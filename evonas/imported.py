@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +16,22 @@ from pydantic import Field
 
 from evonas.core import RecipeError, Settings, nearest
 
+PATH = r"^[^:\s]\S*:[A-Za-z_][\w.]*$"
+"""What `package.module:object` and `file.py:object` look like."""
+
 
 class Imported(Settings):
     """A user's own object in the place of a table entry, with settings that only it can check."""
 
-    kind: str = Field(pattern=r"^[^:\s]\S*:[A-Za-z_][\w.]*$")
+    kind: str = Field(pattern=PATH)
     """Must be `package.module:object`, or `file.py:object` beside the recipe."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Whatever it takes."""
+
+
+def is_path(text: str) -> bool:
+    """Whether a text names an object of a module or a file."""
+    return re.fullmatch(PATH, text) is not None
 
 
 def check(path: str, who: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -44,7 +45,8 @@ class Preview:
     """Shapes, rows, sizes of the first networks, and the cost of the whole search.
 
     `flops` are of one sample's forward pass. `samples` are those that all trainings together pass over; `work` is
-    their floating-point operations, forward and back. `seconds` is None where nothing is trained on a CPU."""
+    their floating-point operations, forward and back. `later_epochs` are those of children, fewer than `epochs` where
+    they inherit weights. `seconds` is None where nothing is trained on a CPU."""
 
     input: tuple[int, ...]
     outputs: int
@@ -56,43 +58,48 @@ class Preview:
     drawn: int
     evaluations: int
     epochs: int
+    later_epochs: int
     samples: int
     work: float
     workers: int
     seconds: float | None
 
 
-def preview(recipe: Recipe) -> Preview:
-    """Reads the task and draws the first generation. Raises RecipeError and DataError as a start of the run would."""
+def preview(recipe: Recipe, runs: Path = Path("runs")) -> Preview:
+    """Reads the task and draws the first generation. Raises RecipeError and DataError as a start of the run would.
+
+    `runs` is where runs are found that the recipe begins from."""
     solved = task.build(recipe.task)
     rows = {} if hasattr(solved, "rollout") else solved.sizes(recipe.seed)
     shape = solved.shape()
     estimate.check(recipe.estimator, recipe.objectives, shape.input, shape.kind)
     if isinstance(recipe.estimator, PopulationSettings):
         estimate.build(recipe.model_dump(mode="json"))  # refuses a missing GPU, and tuning what cannot be tuned
-    plans = _first_plans(recipe, shape.input, shape.outputs)
-    evaluations, epochs = _evaluations(recipe), getattr(recipe.estimator, "epochs", 0)
-    samples = round(rows.get("train", 0) * getattr(recipe.estimator, "share", 0.0)) * epochs
+    plans = _first_plans(recipe, shape.input, shape.outputs, runs)
+    evaluations, first = _evaluations(recipe), recipe.strategy.population
+    epochs, later = _epochs(recipe)
+    passes = first * epochs + (evaluations - first) * later
+    samples = round(rows.get("train", 0) * getattr(recipe.estimator, "share", 0.0)) * passes
     flops = Range.of([plan.flops for plan in plans])
     workers = _workers(recipe)
     # backward costs twice the forward pass
-    work = 3.0 * flops.middle * samples * evaluations
+    work = 3.0 * flops.middle * samples
     return Preview(
         shape.input, shape.outputs, shape.kind, rows,
         Range.of([plan.params for plan in plans]), flops, Range.of([plan.depth for plan in plans]), len(plans),
-        evaluations, epochs, samples * evaluations, work, workers,
-        _seconds(recipe, work, samples * evaluations, median(plan.depth for plan in plans),
-                 evaluations, workers),
+        evaluations, epochs, later, samples, work, workers,
+        _seconds(recipe, work, samples, median(plan.depth for plan in plans), evaluations, workers),
     )  # fmt: skip
 
 
-def _first_plans(recipe: Recipe, input: tuple[int, ...], outputs: int) -> list[Any]:
+def _first_plans(recipe: Recipe, input: tuple[int, ...], outputs: int, runs: Path) -> list[Any]:
     from evonas import run
 
     space = encoding.build(recipe.encoding, input, outputs)
-    population = max(min(recipe.strategy.population, SAMPLE), len(recipe.encoding.initial))
+    founders = run.founders_of(recipe, space, runs)
+    population = max(min(recipe.strategy.population, SAMPLE), len(founders))
     few = recipe.strategy.model_copy(update={"population": population})
-    born, _ = strategy.build(few, run.problem(recipe, space)).ask(begin())
+    born, _ = strategy.build(few, run.problem(recipe, space, founders)).ask(begin())
     return [space.decode(one.genome) for one in born]
 
 
@@ -100,6 +107,15 @@ def _evaluations(recipe: Recipe) -> int:
     settings = recipe.strategy
     later: int = getattr(settings, "offspring", None) or settings.population
     return int(settings.population + (settings.generations - 1) * later)
+
+
+def _epochs(recipe: Recipe) -> tuple[int, int]:
+    """Passes over the training rows from scratch and, without distillations, with inherited weights."""
+    settings = recipe.estimator
+    if not isinstance(settings, TrainSettings):
+        return getattr(settings, "epochs", 0), getattr(settings, "epochs", 0)
+    heirs = settings.inherit.epochs if estimate.inherits(settings) else None
+    return settings.epochs, heirs or settings.epochs
 
 
 def _workers(recipe: Recipe) -> int:

@@ -321,10 +321,20 @@ def _located(recipe: Recipe, folder: Path | None) -> Recipe:
         settings = task.located(recipe.task, folder) if room == "task" else getattr(recipe, room)
         changes[room] = _function_in(_function_in(settings, "kind", folder), "function", folder)
     initial = getattr(recipe.encoding, "initial", ())
-    if any(one.endswith(".json") for one in initial):
-        found = tuple(str(folder / Path(one).expanduser()) if one.endswith(".json") else one for one in initial)
+    found = tuple(_founder_in(one, folder) for one in initial)
+    if found != initial:
         changes["encoding"] = changes["encoding"].model_copy(update={"initial": found})
     return recipe.model_copy(update=changes)
+
+
+def _founder_in(entry: str, folder: Path) -> str:
+    """A genome file, a module's file or a run's path (`run:./path/to/run`) taken from `folder`; names as they are."""
+    if entry.startswith("run:"):
+        where = entry.removeprefix("run:")
+        return f"run:{folder / Path(where).expanduser()}" if where.startswith((".", "~")) else entry
+    if entry.endswith(".json"):
+        return str(folder / Path(entry).expanduser())
+    return _path_in(entry, folder)
 
 
 def _function_in(settings: Any, key: str, folder: Path) -> Any:
@@ -332,8 +342,13 @@ def _function_in(settings: Any, key: str, folder: Path) -> Any:
     named = getattr(settings, key, None)
     if not isinstance(named, str) or ".py:" not in named:
         return settings
-    file, _, name = named.rpartition(":")
-    return settings.model_copy(update={key: f"{folder / Path(file).expanduser()}:{name}"})
+    return settings.model_copy(update={key: _path_in(named, folder)})
+
+
+def _path_in(path: str, folder: Path) -> str:
+    """`file.py:object` with the file taken from `folder`; any other text as it is."""
+    file, _, name = path.rpartition(":")
+    return f"{folder / Path(file).expanduser()}:{name}" if file.endswith(".py") else path
 
 
 @dataclass(frozen=True)
@@ -392,12 +407,28 @@ def _no_whole_population(recipe: Recipe) -> Iterator[Mistake]:
         yield Mistake(("estimator", "kind"), text)
 
 
+def _nothing_to_inherit(recipe: Recipe) -> Iterator[Mistake]:
+    """Weights are carried over between layer graphs; a direct genome's weights are its genes."""
+    for room in ("estimator", "final"):
+        if recipe.encoding.kind == "neat" and estimate.inherits(getattr(recipe, room)):
+            text = "'weights' is for layer graphs, encoding is 'neat': set encoding.kind: dag, or inherit: none"
+            yield Mistake((room, "inherit"), text)
+
+
 def _initial_too_many(recipe: Recipe) -> Iterator[Mistake]:
     genomes = len(getattr(recipe.encoding, "initial", ()))
     population = getattr(recipe.strategy, "population", genomes)
     if genomes > population:
         cure = "raise strategy.population or start from fewer"
         yield Mistake(("encoding", "initial"), f"{genomes} genomes do not fit a population of {population}: {cure}")
+
+
+def _nothing_cheap(recipe: Recipe) -> Iterator[Mistake]:
+    """LEMONADE looks at the cheap objectives before it trains."""
+    if isinstance(recipe.strategy, strategy.LemonadeSettings) and not any(map(objective.is_cheap, recipe.objectives)):
+        known = ", ".join(name for name, one in objective.TABLE.items() if one.of_plan is not None)
+        cure = f"add one of {known}, or a function with `cheap: true`; or set strategy.kind: nsga2"
+        yield Mistake(("objectives",), f"strategy 'lemonade' needs an objective that takes no training: {cure}")
 
 
 def _own_code_absent(room: str) -> Callable[[Recipe], Iterator[Mistake]]:
@@ -420,7 +451,9 @@ RULES = (
     Rule(frozenset({"objectives", "estimator"}), _untrained_objectives),
     Rule(frozenset({"objectives", "estimator"}), _recorded_by_none),
     Rule(frozenset({"task", "encoding", "estimator"}), _no_whole_population),
+    Rule(frozenset({"encoding", "estimator", "final"}), _nothing_to_inherit),
     Rule(frozenset({"encoding", "strategy"}), _initial_too_many),
+    Rule(frozenset({"objectives", "strategy"}), _nothing_cheap),
 )
 
 
@@ -483,8 +516,9 @@ encoding:
   kind: dag
   ops: [conv, separable, max_pool, avg_pool, identity, dense, dropout]  # what new layers may be
   channels: [8, 16, 24, 32, 48, 64]  # filters and units to draw from
+  # mutations: morphisms  # edits that keep the function, exactly or nearly: for estimator.inherit
   bounds: {{params: 200k, depth: 20}}  # networks beyond them are never trained
-  initial: []  # genomes to begin with: names of `evonas zoo`, or files
+  initial: []  # genomes to begin with: names of `evonas zoo`, files, run:NAME, or file.py:module
 
 # What is minimised or maximised. Names: {objectives}
 # A constraint: {{name: params, max: 100k}}. Your own: {{name: mine, function: my_file.py:my_function}}
@@ -500,6 +534,7 @@ strategy:
 estimator:
   kind: train
   epochs: 8
+  # inherit: {{epochs: 1}}  # children begin with their parents' weights; strategy lemonade is made for that
   batch_size: 64
   optimizer: {{kind: adamw, lr: 0.003}}  # or sgd
   schedule: {{kind: cosine, warmup: 1}}  # or constant, warm_restarts

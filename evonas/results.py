@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from evonas import encoding, objective, pareto, task
 from evonas import recipe as recipes
 from evonas.cohort import Scored
 from evonas.core import Estimate, Genome, Individual, Objective, RecipeError, State
+from evonas.estimate import inherits
 from evonas.store import Store
 
 if TYPE_CHECKING:
@@ -40,6 +41,21 @@ class Row:
     front: bool
     knee: bool
     tested: Mapping[str, float]
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bequest:
+    """Where the numbers of one gene's tensors in a trained network come from.
+
+    `parents`: which share each parent gave, by id; what is missing was new at birth. `first`: in which ancestor, or the
+    individual itself, which share was drawn first; all of those trained since have trained it."""
+
+    gene: str
+    op: str
+    params: int
+    parents: Mapping[int, float]
+    first: Mapping[int, float]
 
 
 class Run:
@@ -166,6 +182,33 @@ class Run:
             pending += sorted(parents)
         return self._rows(sorted(family))
 
+    def bequests(self, id: int) -> list[Bequest]:
+        """By gene of an individual's network, whose weights it was born with: its parents', and of whom they had them.
+
+        Raises RecipeError for a run without inherited weights."""
+        if not inherits(self.recipe.estimator):
+            raise RecipeError(f"{self.name} inherits no weights: every network was trained from scratch; set "
+                              "estimator.inherit: weights in a recipe")  # fmt: skip
+        found: dict[int, dict[str, Bequest]] = {}
+        for row in self.lineage(id):
+            found[row.id] = self._bequests(row, found)
+        return list(found[id].values())
+
+    def _bequests(self, row: Row, elders: Mapping[int, Mapping[str, Bequest]]) -> dict[str, Bequest]:
+        given: dict[str, dict[int, float]] = {}
+        for key, share in row.cost.items():
+            if key.startswith("inherited/") and row.parents:  # a founder that began with weights has none
+                _, at, gene = key.split("/")
+                given.setdefault(gene, {})[row.parents[int(at)]] = share
+        made = {}
+        for step in self.plan(row.id).steps:
+            if step.params:
+                shares = given.get(step.name, {})
+                made[step.name] = Bequest(
+                    step.name, step.op, step.params, shares, _first(row.id, step.name, shares, elders)
+                )
+        return made
+
     def network(self, id: int) -> nn.Module:
         """The trained network of an individual, in evaluation mode on the CPU.
 
@@ -182,15 +225,16 @@ class Run:
         return built.eval()
 
     def weights(self, id: int) -> bytes:
-        """The weights that `network` takes, as safetensors bytes, checked against their SHA-256."""
+        """The weights that `network` takes, as safetensors bytes, checked against their SHA-256; without the state of
+        the optimiser, which their file may hold for children that inherit them."""
+        from evonas.phenotype import network
+
         final = [test["weights"] for test in self.store.tests() if test["id"] == id and test["weights"]]
         estimate = self.estimate(id)
         sha = final[-1] if final else estimate.weights if estimate else None
         if sha is not None and self.store.has_weights(sha):
-            return self.store.weights(sha)
+            return network.bare(self.store.weights(sha))
         if sha is None and (plan := self.plan(id)).is_graph:
-            from evonas.phenotype import network
-
             return network.to_bytes(network.build(plan))
         if sha is not None:
             why = f"they were not kept: store.keep_weights is {self.recipe.store.keep_weights!r}"
@@ -240,7 +284,9 @@ class Run:
 
     def statistics(self, state: State, scored: Sequence[tuple[Individual, Estimate]] = ()) -> dict[str, Any]:
         """What is stored about a generation: evaluations, failures, hypervolume, species, best value per objective, who
-        reached the goal; of one that was estimated as a whole also every value's mean and deviation."""
+        reached the goal; of one that was estimated as a whole also every value's mean and deviation. Where weights are
+        inherited, `inheritance` holds how many did so, the samples trained, the epochs saved against training all from
+        scratch, and the mean error before any training."""
         front = [state.estimates[id] for id in state.front]
         shared = {
             "evaluations": state.evaluations,
@@ -250,11 +296,25 @@ class Run:
             "solved": state.memory.get("solved"),
         }
         if not isinstance(scored, Scored):
-            return {**shared, "failed": sum(estimate.status == "failed" for _, estimate in scored)}
+            failed = sum(estimate.status == "failed" for _, estimate in scored)
+            return {**shared, "failed": failed, **self._inheritance([estimate.cost for _, estimate in scored])}
         scores = scored.scores
         spread = {name: _spread(column[scores.ok]) for name, column in scores.columns.items()}
         found = {name: one for name, one in spread.items() if one is not None}
         return {**shared, "failed": len(scores.failed), "spread": found}
+
+    def _inheritance(self, costs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        settings = self.recipe.estimator
+        if not inherits(settings):
+            return {}
+        births = [cost["birth_error"] for cost in costs if "birth_error" in cost]
+        ledger = {
+            "children": sum("inherited" in cost for cost in costs),
+            "samples": sum(cost.get("samples", 0) for cost in costs),
+            "epochs_saved": sum(settings.epochs - cost["epochs"] for cost in costs if "epochs" in cost),
+            "birth_error": sum(births) / len(births) if births else None,
+        }
+        return {"inheritance": ledger}
 
     def kept(self, state: State, scored: Scored) -> set[int]:
         """Ids of a generation that the recipe keeps one by one: all, or the front and the species' champions."""
@@ -316,9 +376,25 @@ class Run:
                     individual.id in front,
                     individual.id == knee,
                     tested.get(individual.id, {}),
+                    estimate.cost if estimate else {},
                 )
             )
         return rows
+
+
+def _first(
+    id: int, gene: str, shares: Mapping[int, float], elders: Mapping[int, Mapping[str, Bequest]]
+) -> dict[int, float]:
+    """In whom a gene's numbers were drawn: a parent's share as it is divided there; of a layer that was divided itself,
+    and has another name in the parent, the parent stands for all."""
+    first: dict[int, float] = {}
+    if (own := 1 - sum(shares.values())) > 1e-12:
+        first[id] = own
+    for parent, share in shares.items():
+        known = elders.get(parent, {}).get(gene)
+        for ancestor, part in (known.first if known else {parent: 1.0}).items():
+            first[ancestor] = first.get(ancestor, 0.0) + share * part
+    return dict(sorted(first.items()))
 
 
 def _spread(values: Any) -> dict[str, float] | None:

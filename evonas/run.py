@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evonas import encoding, estimate, native, objective, pool, strategy, task
+from evonas import encoding, estimate, native, objective, pool, strategy, task, zoo
 from evonas import recipe as recipes
 from evonas.cohort import Cohort, Scored, Scores
 from evonas.core import (
@@ -28,6 +28,7 @@ from evonas.core import (
     Estimate,
     EvonasError,
     Genome,
+    Heritage,
     Individual,
     Job,
     Outcome,
@@ -39,6 +40,7 @@ from evonas.core import (
     seed_of,
     valid_name,
 )
+from evonas.founders import Founder, Reader, Settled, brings_weights, settled_weights
 from evonas.report.progress import Progress
 from evonas.results import Run
 from evonas.store import Store
@@ -61,13 +63,14 @@ class Interrupted(EvonasError):
 
 @dataclass(frozen=True)
 class _Search:
-    """One run under way: its folder, its strategy, its workers, and who watches."""
+    """One run under way: its folder, its strategy, its workers, and who watches; of a new one also its founders."""
 
     run: Run
     strategy: Strategy
     workers: Pool
     watch: _Watch
     stop: _Stop
+    founders: Sequence[Settled] = ()
 
     def follow(self, state: State) -> State:
         """Generations until the recipe's last one, or until its goal is first reached."""
@@ -112,7 +115,7 @@ class _Search:
             store.lay(born)
         known = store.estimates([individual.id for individual in born])
         self.watch.batch(asked, known.values(), len(born))
-        arriving = _Timed(self.workers.run(self.jobs([one for one in born if one.id not in known])))
+        arriving = _Timed(self.workers.run(self.jobs([one for one in born if one.id not in known], asked)))
         for outcomes in arriving:
             with self.stop.held():
                 known |= store.commit(outcomes)
@@ -150,21 +153,57 @@ class _Search:
             with self.stop.held():
                 self.run.store.snapshot(state, self.run.encoding.pack_state)
 
-    def jobs(self, due: Sequence[Individual]) -> list[Job]:
+    def jobs(self, due: Sequence[Individual], state: State) -> list[Job]:
         """The estimates to compute as plain data, their seeds named by the run's seed and the individual's id.
 
+        With inherited weights a child's job names those of its parents; where one of them has none, the child begins
+        from scratch. Raises DataError for weights that are missing or damaged.
         Several workers get the costly ones first, so that none waits long for another at the end of a generation."""
         space, seed = self.run.encoding, self.run.recipe.seed
         if self.workers.workers > 1:
             due = sorted(due, key=lambda one: -space.decode(one.genome).flops)
-        return [Job(one.id, seed_of(seed, "estimate", one.id), space.to_json(one.genome), one.genome) for one in due]
+        left = self._left(due, state)
+        jobs = []
+        for one in due:
+            heirs = one.parents and left.keys() >= set(one.parents)
+            parents, edits = (tuple(left[id] for id in one.parents), one.edits) if heirs else (self._brought(one), ())
+            named = seed_of(seed, "estimate", one.id)
+            jobs.append(Job(one.id, named, space.to_json(one.genome), one.genome, parents, edits))
+        return jobs
+
+    def _left(self, due: Sequence[Individual], state: State) -> dict[int, Heritage]:
+        """What the parents of those to be estimated have left, by id. It depends on the state and the recipe alone:
+        files that a later collection will delete do not count."""
+        if not estimate.inherits(self.run.recipe.estimator):
+            return {}
+        store = self.run.store
+        wanted = {id for one in due for id in one.parents}
+        known = {id: state.estimates[id] for id in wanted if id in state.estimates}
+        if self.run.recipe.store.keep_weights == "all":
+            known |= store.estimates(wanted - known.keys())
+        return {id: heritage(store, id, one.weights) for id, one in known.items() if one.weights}
+
+    def _brought(self, one: Individual) -> tuple[Heritage, ...]:
+        """What a founder from a module or a run begins with: weights of its own genome."""
+        founder = self.founders[one.id] if one.id < len(self.founders) else None
+        if founder is None or founder.weights is None or founder.key != one.genome.key:
+            return ()
+        path = self.run.store.weights_file(founder.weights).resolve()
+        return (Heritage(self.run.encoding.to_json(one.genome), str(path), founder.weights),)
 
     def collect(self, state: State) -> None:
-        """Deletes the weights of the dead; population, front and tested networks keep theirs."""
+        """Deletes the weights of the dead. Population, front and tested networks keep theirs, and those who were born
+        after this state: where an older one is replayed they are not trained again."""
         if self.run.recipe.store.keep_weights == "front":
-            tested = {test["weights"] for test in self.run.store.tests()}
+            store = self.run.store
+            tested = {test["weights"] for test in store.tests()}
             living = {estimate.weights for estimate in state.estimates.values()}
-            self.run.store.collect({sha for sha in tested | living if sha})
+            store.collect({sha for sha in tested | living if sha} | store.weights_since(state.next_id))
+
+
+def heritage(store: Store, id: int, sha: str) -> Heritage:
+    """An individual's trained weights as children inherit them. Raises DataError where their file is not intact."""
+    return Heritage(store.genome_json(id), str(store.weights_file(sha).resolve()), sha, id)
 
 
 Whole = Callable[[Cohort, int], tuple[Cohort, Scores]]
@@ -239,8 +278,9 @@ def start(
     checked = recipe if isinstance(recipe, recipes.Recipe) else recipes.read(recipe, overrides or {})
     folder = Path(runs) / (valid_name(name) if name else _free_name(Path(runs), checked.name))
     facts = about(checked)
-    _refuse_unfit(checked, facts["task"])
-    return _follow(Store.create(folder, checked.model_dump(mode="json"), facts), observer, recipe=checked)
+    founders = _refuse_unfit(checked, facts["task"], Path(runs))
+    store = Store.create(folder, checked.model_dump(mode="json"), facts)
+    return _follow(store, observer, recipe=checked, founders=founders)
 
 
 def resume(
@@ -299,7 +339,7 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: _S
     store, seed = run.store, run.recipe.seed
     tested = {one["id"] for one in store.tests()}
     due = [run.individual(id) for id in chosen if id not in tested]
-    jobs = [Job(one.id, seed_of(seed, "final", one.id), run.encoding.to_json(one.genome)) for one in due]
+    jobs = [_final_job(run, one) for one in due]
     workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch", final=True)
     watch = _Watch(run, observer, run.state() or begin(), workers.workers)
     failures: list[str] = []
@@ -315,6 +355,21 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: _S
     finally:
         workers.close()
     return failures
+
+
+def _final_job(run: Run, one: Individual) -> Job:
+    """An individual's last training, from scratch or from the weights of the search. Raises RecipeError where the
+    recipe wants those and there are none."""
+    job = Job(one.id, seed_of(run.recipe.seed, "final", one.id), run.encoding.to_json(one.genome))
+    if not estimate.inherits(run.recipe.final):
+        return job
+    found = run.estimate(one.id)
+    if found is None or not found.weights or not run.store.has_weights(found.weights):
+        raise RecipeError(
+            f"individual {one.id} has no weights of the search to begin with: set final.inherit: none, or choose one "
+            "of the front"
+        )
+    return replace(job, parents=(heritage(run.store, one.id, found.weights),))
 
 
 def _record_test(store: Store, outcome: Outcome, seed: int) -> list[str]:
@@ -356,40 +411,65 @@ def list_runs(runs: str | Path = "runs") -> list[Run]:
     return [open(path) for path in found]
 
 
-def problem(recipe: recipes.Recipe, space: Any, fresh: bool = True) -> Problem:
-    """The search problem that a recipe describes over its encoding; a `fresh` one reads the recipe's founders."""
-    from evonas import zoo
+def founders_of(recipe: recipes.Recipe, space: Any, runs: Path) -> tuple[Founder, ...]:
+    """What the recipe's `encoding.initial` names, with weights where the estimator inherits; runs are found in `runs`.
 
+    Raises RecipeError or DataError."""
+    weights = estimate.inherits(recipe.estimator)
+    reader = Reader(space, runs, recipe.seed, recipe.task.model_dump(mode="json"), weights)
+    found = tuple(founder for entry in recipe.encoding.initial for founder in reader.read(entry))
+    room = getattr(recipe.strategy, "population", len(found))
+    if len(found) > room:
+        raise RecipeError(
+            f"encoding.initial: {len(found)} genomes do not fit a population of {room}: raise strategy.population, or "
+            "name single individuals as run:NAME/ID"
+        )
+    return found
+
+
+def problem(recipe: recipes.Recipe, space: Any, founders: Sequence[Founder] = ()) -> Problem:
+    """The search problem that a recipe describes over its encoding; a new run has founders."""
     limits = objective.Screen(space, recipe.objectives)
 
     def broken(genome: Genome) -> str:
         return recipe.encoding.bounds.violation(space.decode(genome)) or limits.why(genome)
 
-    names = recipe.encoding.initial if fresh else ()
-    founders = tuple(zoo.load(name, space) for name in names)
-    for name, genome in zip(names, founders, strict=True):
-        if why := broken(genome):
-            raise RecipeError(f"encoding.initial: {name!r} breaks a bound: {why}; raise the bound or leave it out")
+    for one in founders:
+        if why := broken(one.genome):
+            cure = "raise the bound or leave it out"
+            raise RecipeError(f"encoding.initial: {one.source!r} breaks a bound: {why}; {cure}")
+    genomes = tuple(one.genome for one in founders)
     objectives = objective.resolve(recipe.objectives)
     screen = lambda genome: not broken(genome)  # noqa: E731
-    return Problem(space, objectives, recipe.seed, screen, founders, zoo.enrol, recipe.strategy.speciation)
+    cheap = lambda genome: objective.cheap_values(space.decode(genome), recipe.objectives)  # noqa: E731
+    return Problem(space, objectives, recipe.seed, screen, genomes, zoo.enrol, recipe.strategy.speciation, cheap)
 
 
 # --------------------------------------------------------------------------------------------- starting, resuming
 
 
-def _follow(store: Store, observer: Observer | None, onward: bool = False, recipe: recipes.Recipe | None = None) -> Run:
-    """Runs the loop over an open, writable store and hands the run back for reading; `onward` even past its goal."""
+def _follow(
+    store: Store,
+    observer: Observer | None,
+    onward: bool = False,
+    recipe: recipes.Recipe | None = None,
+    founders: Sequence[Founder] | None = None,
+) -> Run:
+    """Runs the loop over an open, writable store and hands the run back for reading; `onward` even past its goal.
+
+    `founders` are those of a run that has just been made, if they were read already."""
     run = Run(store, recipe)
     workers: Pool | None = None
     try:
         with _Stop() as stop, _rare_collections():
             try:
                 state = run.state() or begin()
-                posed = problem(run.recipe, run.encoding, fresh=state.generation == 0)
+                settled = _settled(run, founders) if state.generation == 0 else ()
+                first = [Founder(one.source, run.encoding.from_json(one.genome)) for one in settled]
+                posed = problem(run.recipe, run.encoding, first)
                 workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch")
                 watch = _Watch(run, observer, state, workers.workers)
-                search = _Search(run, strategy.build(run.recipe.strategy, posed), workers, watch, stop)
+                search = _Search(run, strategy.build(run.recipe.strategy, posed), workers, watch, stop, settled)
                 state = search.caught_up(state)
                 if onward or _goal(state) is None:
                     state = search.follow(state)
@@ -403,6 +483,35 @@ def _follow(store: Store, observer: Observer | None, onward: bool = False, recip
             workers.close()
         store.close()
     return Run(Store.open(store.folder), run.recipe)
+
+
+def _settled(run: Run, founders: Sequence[Founder] | None) -> tuple[Settled, ...]:
+    """The founders as the run folder keeps them. They are read once: a resume needs neither files nor other runs, and
+    does not mind what became of them."""
+    store, space = run.store, run.encoding
+    kept = next((event["data"] for event in run.events() if event["kind"] == "founders"), None)
+    if kept is not None:
+        return tuple(map(Settled.from_json, kept))
+    if founders is None:
+        founders = founders_of(run.recipe, space, run.folder.parent)
+    settled = []
+    for one, genome in zip(founders, zoo.enrol([one.genome for one in founders], begin().marks.open()), strict=True):
+        weights = settled_weights(one, genome, space)
+        sha = None if weights is None else store.save_weights(weights)
+        settled.append(Settled(one.source, space.to_json(one.genome), genome.key, sha))
+    if settled:
+        store.event("founders", _told(settled, run.recipe), [one.to_json() for one in settled])
+    return tuple(settled)
+
+
+def _told(founders: Sequence[Settled], recipe: recipes.Recipe) -> str:
+    """One line: the first individuals by id with where they come from."""
+    words = [f"{i}: {one.source}{' with weights' if one.weights else ''}" for i, one in enumerate(founders[:8])]
+    words += [f"and {len(founders) - 8} more"] * (len(founders) > 8)
+    trained = isinstance(recipe.estimator, estimate.TrainSettings) and not estimate.inherits(recipe.estimator)
+    if trained and any(map(brings_weights, recipe.encoding.initial)):
+        words.append("their weights do not count: estimator.inherit is none")
+    return "; ".join(words)
 
 
 @contextmanager
@@ -499,13 +608,15 @@ def _note_changes(store: Store) -> None:
         store.event("warning", f"this resume is not bit-identical to an uninterrupted run: {text}")
 
 
-def _refuse_unfit(recipe: recipes.Recipe, shape: Mapping[str, Any]) -> None:
-    """Raises RecipeError or DataError for what only shows beside the data, before there is a folder."""
+def _refuse_unfit(recipe: recipes.Recipe, shape: Mapping[str, Any], runs: Path) -> tuple[Founder, ...]:
+    """Raises RecipeError or DataError for what only shows beside the data, before there is a folder; the founders."""
     space = encoding.build(recipe.encoding, tuple(shape["input"]), shape["outputs"])
     estimate.check(recipe.estimator, recipe.objectives, tuple(shape["input"]), shape["kind"])
-    posed = problem(recipe, space)
+    founders = founders_of(recipe, space, runs)
+    posed = problem(recipe, space, founders)
     strategy.build(recipe.strategy, posed)
     posed.random(0, 0, begin().marks.open(), lambda genome: False, 0)
+    return founders
 
 
 def _free_name(runs: Path, name: str) -> str:
@@ -566,7 +677,7 @@ def machine(whole: bool = False) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
-        **({"kernels": "compiled" if native.library("population") else "none"} if whole else _accelerators()),
+        **({"kernels": "compiled" if native.library("pack") else "none"} if whole else _accelerators()),
     }
 
 

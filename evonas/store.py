@@ -594,6 +594,13 @@ class Store:
             self._insert(ledger, "tests", [(ledger.rows("tests"), id, str(seed), *texts, sha, time.time())])
         return sha
 
+    def save_weights(self, weights: bytes) -> str:
+        """Writes weights that no estimate brings, as founders have them; their SHA-256. The next collection deletes
+        them unless it is told to keep them."""
+        if self._lock is None:
+            raise StorageError(f"{self.folder} is open for reading only")
+        return self._save([weights])[weights]
+
     def relimit(self, recipe: Mapping[str, Json]) -> None:
         """Puts another resolved recipe in place; whether it may differ is the caller's to decide."""
         text = _recipe_text(recipe)
@@ -610,11 +617,14 @@ class Store:
         """Deletes the weights files that are not in `keep`; returns how many bytes that freed."""
         freed = 0
         with _guarded(self.folder, "deleting weights in"), os.scandir(self.folder / "weights") as entries:
-            for entry in entries:
-                sha = entry.name.removesuffix(".safetensors")
-                if _SHA.fullmatch(sha) and sha not in keep:
-                    freed += entry.stat().st_size
-                    os.unlink(entry.path)
+            files = {entry.name.removesuffix(".safetensors"): entry for entry in entries}
+            dead = [entry for sha, entry in files.items() if _SHA.fullmatch(sha) and sha not in keep]
+            if dead and _log_size(self.folder):
+                # durable first: a power cut must not bring back a state whose children would inherit what is gone
+                _sync(self.folder / "run.sqlite-wal")
+            for entry in dead:
+                freed += entry.stat().st_size
+                os.unlink(entry.path)
         return freed
 
     # reading ------------------------------------------------------------------------------------------------
@@ -788,6 +798,18 @@ class Store:
                 "backup, or train the network again from its genome"
             )
         return data
+
+    def weights_file(self, sha: str) -> Path:
+        """The path of a weights file, after its content was checked as `weights` does."""
+        self.weights(sha)
+        return self._weights_path(sha)
+
+    def weights_since(self, first: int) -> set[str]:
+        """SHA-256 of the weights of all individuals whose ids are `first` or above."""
+        with self._snapshot():
+            found = self._db.execute("SELECT * FROM estimates WHERE id >= ?", (first,))
+            rows = [self._checked("estimates", stamp, (id, *cells)) for id, stamp, *cells in found]
+        return {sha for row in rows if (sha := _estimate(row).weights)}
 
     def digest(self, measured: Collection[str] = ()) -> str:
         """A hash of what the recipe decides: equal for an uninterrupted run and one that was killed and resumed.

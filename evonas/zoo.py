@@ -20,7 +20,7 @@ from evonas.encoding.genes import DagGenome, EdgeGene, LayerGene
 from evonas.encoding.population import NeatGenome
 from evonas.marks import INPUT, OUTPUT, MarkBook
 
-__all__ = ["Entry", "enrol", "entries", "entry", "load", "names"]
+__all__ = ["Entry", "enrol", "entries", "entry", "load", "names", "renamed"]
 
 MAX_BYTES = 16_000_000
 """The largest layer graph allowed has under 2 MB, a direct genome of 200,000 links 12 MB; what is larger is refused."""
@@ -101,6 +101,22 @@ def enrol(genomes: Sequence[Any], book: MarkBook) -> tuple[Genome, ...]:
         _transplanted(genome, book) if isinstance(genome, NeatGenome) else _enrolled(genome, book, places, taken)
         for genome in genomes
     )
+
+
+def renamed(founder: DagGenome, enrolled: DagGenome) -> dict[int, int]:
+    """The marks in a run of a founder's live layers and edges, by those in its file; its weights are named by them.
+
+    Enrolling keeps the order of every layer's inputs, so both genomes are walked side by side from the output."""
+    marks = {OUTPUT: OUTPUT}
+    waiting = [OUTPUT]
+    while waiting:
+        old = waiting.pop()
+        for one, other in zip(founder.incoming[old], enrolled.incoming[marks[old]], strict=True):
+            marks[one.mark] = other.mark
+            if one.source not in marks:
+                marks[one.source] = other.source
+                waiting.append(one.source)
+    return marks
 
 
 # ------------------------------------------------------------------------------------------------------------ files

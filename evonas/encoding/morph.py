@@ -249,7 +249,7 @@ def _words(step: Step) -> str:
 def tied(plan: Plan, mark: int) -> tuple[int, ...] | str:
     """Marks of the layers that must have as many channels as the layer `mark`, itself among them, ascending; or why
     their number cannot change. A sum ties the widths of all inputs that reach it without a projection."""
-    group = _group(plan)
+    group = widths(plan)
     names = {step.name: i for i, step in enumerate(plan.steps)}
     at = names.get(f"layer{mark}")
     if at is None:
@@ -265,7 +265,7 @@ def tied(plan: Plan, mark: int) -> tuple[int, ...] | str:
     return "the task chooses the number of outputs" if OUTPUT in marks else tuple(sorted(marks))
 
 
-def _group(plan: Plan) -> list[int]:
+def widths(plan: Plan) -> list[int]:
     """A number per step, equal where the numbers of channels must be."""
     group: list[int] = []
     for i, step in enumerate(plan.steps):

@@ -96,8 +96,54 @@ class Augment(Settings):
         return bool(self.shift or self.flip or self.cutout)
 
 
+class Distill(Settings):
+    """A short training towards the first parent's outputs, for children that an edit made differ from it, before they
+    are trained as all are. Hinton, Vinyals and Dean 2015."""
+
+    epochs: float = Field(default=1.0, gt=0, le=1000)
+    """Passes over the training rows; may be a fraction. The rate falls from the highest to 0 in a cosine."""
+    temperature: float = Field(default=2.0, gt=0, le=1000)
+    """By what the logits of parent and child are divided before they are compared; a regression's are compared as they
+    are, by their squared distance."""
+    weight: float = Field(default=0.9, gt=0, le=1)
+    """Share of the parent's outputs in the loss; the rest is the loss on the targets."""
+    lr: float | None = Field(default=None, gt=0, le=100)
+    """Highest learning rate; null means a tenth of that of children with inherited weights, since a high one undoes
+    what was carried over."""
+    batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rows per step; null means as many as in training. Where an epoch has few steps, small ones bring more."""
+
+
+class Inherit(Settings):
+    """Whether children begin with their parents' trained weights, carried by the marks of their genes (Lamarckian
+    inheritance; Elsken, Metzen and Hutter 2019), and how they are trained then."""
+
+    kind: Literal["none", "weights"] = "none"
+    """none: every training begins from scratch. weights: children begin with what their parents learned."""
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    """Passes over the training rows with inherited weights; null means as many as from scratch."""
+    lr: float | None = Field(default=None, gt=0, le=100)
+    """Highest learning rate with inherited weights; null means the optimiser's."""
+    moments: bool = True
+    """Carry the optimiser's state on, too; weights files are then two to three times as large."""
+    prune: Literal["norm", "activation", "shapley"] = "norm"
+    """Which channels a narrowed layer keeps: those with the largest weights, with the strongest activation, or with the
+    largest Shapley value for the loss; the last two look at training rows."""
+    distill: Distill | None = None
+    """Distillation from the first parent, for children of edits that do not keep the function; null means none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, value: object) -> object:
+        """A bare kind as a mapping; settings without a kind are those of inherited weights."""
+        if isinstance(value, str):
+            return {"kind": value}
+        return {"kind": "weights", **value} if isinstance(value, Mapping) and value else value
+
+
 class TrainSettings(Settings):
-    """Training from scratch with PyTorch for a number of epochs, then measuring on the validation rows."""
+    """Training with PyTorch for a number of epochs, from scratch or from the parents' weights, then measuring on the
+    validation rows."""
 
     kind: Literal["train"] = "train"
     epochs: int = Field(default=10, ge=1, le=100_000)
@@ -119,6 +165,8 @@ class TrainSettings(Settings):
     average: float | None = Field(default=None, gt=0, lt=1)
     """Decay per step of an exponential moving average of the weights (such as 0.95) that is measured and kept instead
     of the last weights; it gains with a constant rate, not with cosine. Null means none."""
+    inherit: Inherit = Inherit()
+    """Whether children begin with their parents' weights; a bare name, none or weights, stands for its defaults."""
     evaluate_every: int = Field(default=1, ge=0, le=100_000)
     """Epochs between looks at the validation error for the learning curve; 0 means at the end alone."""
     device: Device = "auto"
@@ -144,6 +192,8 @@ class FinalSettings(TrainSettings):
     """Always 0: the test set is looked at once, at the end."""
     validation: bool = True
     """Train on the validation rows too, since the search no longer needs them."""
+    inherit: Inherit = Inherit()
+    """weights begins the last training with the weights of the search, none from scratch."""
     time_limit: float | None = Field(default=None, gt=0)
     """Seconds that one training may take before it counts as failed; null means no limit."""
 
@@ -236,6 +286,11 @@ def training(recipe: Mapping[str, Any], final: bool) -> TrainSettings:
     name, settings = ("final", FinalSettings) if final else ("estimator", TrainSettings)
     read_settings: TrainSettings = read({"train": settings}, {"kind": "train", **recipe[name]}, name)
     return read_settings
+
+
+def inherits(settings: Settings) -> bool:
+    """Whether an estimator begins with inherited weights where there are any."""
+    return isinstance(settings, TrainSettings) and settings.inherit.kind == "weights"
 
 
 def check(settings: Settings, objectives: Listed, input_shape: tuple[int, ...], kind: str) -> None:
@@ -387,8 +442,10 @@ def build(recipe: Mapping[str, Any], folder: Path | None = None, final: bool = F
 __all__ = [
     "TABLE",
     "Augment",
+    "Distill",
     "FinalSettings",
     "FineTune",
+    "Inherit",
     "LookupSettings",
     "Optimizer",
     "PopulationSettings",
@@ -396,6 +453,7 @@ __all__ = [
     "TrainSettings",
     "build",
     "check",
+    "inherits",
     "over_memory",
     "over_time",
     "private_memory",

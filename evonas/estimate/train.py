@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,14 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evonas import encoding, estimate, objective
-from evonas.core import Estimate, EvonasError, Job, Outcome, RecipeError, lend_global_streams, seed_of
+from evonas.core import Estimate, EvonasError, Genome, Job, Outcome, RecipeError, lend_global_streams, seed_of
 from evonas.encoding.plan import Plan
-from evonas.estimate import Augment, Optimizer, Schedule, TrainSettings
+from evonas.estimate import Augment, Optimizer, Schedule, TrainSettings, heritage
 from evonas.estimate.data import Data, prepare, staged
+from evonas.estimate.heritage import Teacher, carry_moments, kept_moments, parents
 from evonas.phenotype import network as phenotype
+from evonas.phenotype.inherit import Parent, Probe, inherit
+from evonas.phenotype.network import Moments
 from evonas.task.data import TaskShape
 
-__all__ = ["Limits", "Mode", "Rows", "TrainEstimator", "Trained", "predict", "rate", "train"]
+__all__ = ["Limits", "Mode", "Rows", "TrainEstimator", "Trained", "distil", "predict", "rate", "train"]
 
 Watch = Callable[[Mapping[str, float]], None]
 """Called with each point of the learning curve as it comes."""
@@ -273,13 +276,15 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training gave. `outputs` (n, k) are the network's on the held-out rows, in the targets' own units."""
+    """What a training gave. `outputs` (n, k) are the network's on the held-out rows, in the targets' own units;
+    `moments` are the optimiser's state, where the settings have it inherited."""
 
     curve: tuple[dict[str, float], ...]
     outputs: Tensor
     seconds: float
     epochs: int
     samples: int
+    moments: Moments = field(default_factory=dict)
 
 
 def rate(schedule: Schedule, at: float, epochs: float) -> float:
@@ -346,61 +351,127 @@ def train(
     seed: int,
     limits: Limits,
     watch: Watch | None = None,
+    moments: Moments | None = None,
+    settle: bool = False,
 ) -> Trained:
-    """Trains a network on `rows` where it lies, and evaluates it on the held-out rows.
+    """Trains a network on `rows` where it lies, its optimiser beginning with `moments` where there are any, and
+    evaluates it on the held-out rows. With `settle` its norms' statistics are taken anew at the end: a short training
+    leaves a part of what they were (17 % after 17 steps).
 
     Equal arguments give equal bits on one kind of device. Raises Stopped when the loss is no longer finite or a limit
     is passed."""
-    loop = _Loop(network, rows, settings, mode, seed)
+    loop = _Loop(network, rows, settings, mode, seed, moments)
     curve: list[dict[str, float]] = []
     outputs: Tensor | None = None
+    settled = 0
     for epoch in range(1, settings.epochs + 1):
         loss = float(loop.epoch(epoch - 1, limits))
         if not math.isfinite(loss):
             raise Stopped(f"diverged: the loss is {loss} in epoch {epoch}; a lower optimizer.lr or a clip may help")
         point = {"epoch": epoch, "loss": loss, "lr": loop.rate}
         last = epoch == settings.epochs
+        if last and settle and settings.average is None:
+            settled = loop.settle()
         if last or (settings.evaluate_every and epoch % settings.evaluate_every == 0):
             outputs = loop.evaluate(last)
-            point["valid_error"] = _error(outputs, rows)
+            point |= _finite("valid_error", _error(outputs, rows))
         curve.append(point)
         if watch is not None:
             watch(point)
     assert outputs is not None
-    return Trained(tuple(curve), outputs, limits.elapsed, settings.epochs, settings.epochs * loop.steps * loop.batch)
+    samples = settings.epochs * loop.steps * loop.batch + settled
+    return Trained(tuple(curve), outputs, limits.elapsed, settings.epochs, samples, loop.moments())
+
+
+SETTLING_ROWS = 256
+"""Training rows from which the statistics of norms are taken anew; with 1,088 the error was 0.8 points less."""
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """What a distillation took: passes over the training rows and samples; and the optimiser's state after it."""
+
+    epochs: float
+    samples: int
+    moments: Moments
+
+
+def distil(
+    network: nn.Module,
+    teacher: Teacher,
+    rows: Rows,
+    settings: TrainSettings,
+    mode: Mode,
+    seed: int,
+    limits: Limits,
+    moments: Moments | None = None,
+) -> Distilled:
+    """Trains a network towards its teacher's outputs on the training rows, as long as the teacher's settings say; then
+    its norms' statistics are taken anew, and those rows count, too.
+
+    Raises Stopped as `train` does."""
+    chosen = teacher.settings
+    optimizer = settings.optimizer.model_copy(update={"lr": chosen.lr or 0.1 * settings.optimizer.lr})
+    batch = chosen.batch_size or settings.batch_size
+    changes = {"optimizer": optimizer, "schedule": Schedule(), "average": None, "batch_size": batch}
+    course = settings.model_copy(update=changes)
+    loop = _Loop(network, rows, course, mode, seed_of(seed, "distil"), moments, teacher)
+    wanted, done = max(1, round(chosen.epochs * loop.steps)), 0
+    while done < wanted:
+        steps = min(loop.steps, wanted - done)
+        loss = float(loop.epoch(done / loop.steps, limits, steps))
+        if not math.isfinite(loss):
+            raise Stopped(f"diverged: the loss is {loss} in the distillation; a lower inherit.distill.lr may help")
+        done += steps
+    samples = done * loop.batch + loop.settle()
+    return Distilled(samples / (loop.steps * loop.batch), samples, loop.moments())
 
 
 class _Loop:
     """One network's training under way."""
 
-    def __init__(self, network: nn.Module, rows: Rows, settings: TrainSettings, mode: Mode, seed: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        rows: Rows,
+        settings: TrainSettings,
+        mode: Mode,
+        seed: int,
+        moments: Moments | None = None,
+        teacher: Teacher | None = None,
+    ) -> None:
         self.rate = 0.0
         self.batch = min(settings.batch_size, len(rows.x_train))
         self.steps = len(rows.x_train) // self.batch
         self._network, self._rows, self._settings, self._mode = network, rows, settings, mode
         self._draws = torch.Generator(mode.device).manual_seed(seed_of(seed, "batches"))
+        self._teacher, self._epochs = teacher, teacher.settings.epochs if teacher else settings.epochs
         self._optimiser = optimiser(network, settings.optimizer, mode.device)
+        if moments:
+            carry_moments(network, self._optimiser, moments)
         self._parameters = list(network.parameters())
         self._scaler = torch.amp.GradScaler(mode.device.type, enabled=mode.dtype is torch.float16)
         self._average = _Average(network, settings.average) if settings.average else None
 
-    def epoch(self, done: int, limits: Limits) -> Tensor:
-        """One pass over the rows in a new order, the rest that fills no batch left out; the mean loss, on the device.
+    def epoch(self, done: float, limits: Limits, steps: int | None = None) -> Tensor:
+        """One pass over the rows in a new order, the rest that fills no batch left out, or its first `steps`; the mean
+        loss, on the device.
 
         Nothing in here waits for the device."""
+        steps = self.steps if steps is None else steps
         rows, batch, augment = self._rows, self.batch, self._settings.augment
         order = torch.randperm(len(rows.x_train), generator=self._draws, device=rows.device)
         changes = Changes.draw(augment, len(order), rows.shape.input[1:], self._draws)
         total = torch.zeros((), device=rows.device)
         self._network.train()
-        for step in range(self.steps):
+        for step in range(steps):
             limits.check()
             self._set_rate(done + (step + 0.5) / self.steps)
             start, stop = step * batch, (step + 1) * batch
             chosen = order[start:stop]
             x = self._inputs(rows.x_train.index_select(0, chosen), changes.part(start, stop))
             total += self._step(x, rows.y_train.index_select(0, chosen))
-        return total / self.steps
+        return total / steps
 
     def _inputs(self, chosen: Tensor, changes: Changes) -> Tensor:
         augment = self._settings.augment
@@ -414,7 +485,7 @@ class _Loop:
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
         with self._mode.autocast():
             outputs = self._network(x)
-        loss = self._loss(outputs.float(), y)
+        loss = self._loss(outputs.float(), x, y)
         for parameter in self._parameters:  # zero_grad does the same in 30 us
             parameter.grad = None
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -427,13 +498,36 @@ class _Loop:
             self._average.update()
         return loss.detach()
 
-    def _loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def _loss(self, outputs: Tensor, x: Tensor, y: Tensor) -> Tensor:
         if self._rows.shape.kind == "regression":
-            return functional.mse_loss(outputs, y)
-        return functional.cross_entropy(outputs, y, label_smoothing=self._settings.label_smoothing)
+            hard = functional.mse_loss(outputs, y)
+        else:
+            hard = functional.cross_entropy(outputs, y, label_smoothing=self._settings.label_smoothing)
+        if self._teacher is None:
+            return hard
+        with self._mode.autocast():
+            wanted = self._teacher.outputs(x)
+        return self._teacher.loss(outputs, wanted.float(), hard)
+
+    def settle(self) -> int:
+        """Takes the norms' statistics anew from some training rows, as they are stored; gives how many."""
+        rows, batch = self._rows, min(self.batch, SETTLING_ROWS)
+        count = min(SETTLING_ROWS, len(rows.x_train)) // batch * batch
+        order = torch.randperm(len(rows.x_train), generator=self._draws, device=rows.device)[:count]
+        with self._mode.autocast():
+            heritage.settle(
+                self._network, (rows.inputs(rows.x_train.index_select(0, part)) for part in torch.split(order, batch))
+            )
+        return count
+
+    def moments(self) -> Moments:
+        """The optimiser's state, where children inherit it."""
+        wanted = self._settings.inherit
+        kept = wanted.kind == "weights" and wanted.moments
+        return kept_moments(self._network, self._optimiser) if kept else {}
 
     def _set_rate(self, at: float) -> None:
-        self.rate = self._settings.optimizer.lr * rate(self._settings.schedule, at, self._settings.epochs)
+        self.rate = self._settings.optimizer.lr * rate(self._settings.schedule, at, self._epochs)
         for group in self._optimiser.param_groups:
             group["lr"] = self.rate
 
@@ -468,17 +562,39 @@ def _error(outputs: Tensor, rows: Rows) -> float:
     return 1.0 - int((outputs.argmax(1) == rows.y_valid).sum()) / len(rows.y_valid)
 
 
+def _finite(name: str, value: float) -> dict[str, float]:
+    """A value under its name, or nothing: a run's records hold finite numbers only."""
+    return {name: value} if math.isfinite(value) else {}
+
+
 # ------------------------------------------------------------------------------------------------------- the estimator
 
 
+PROBE_ROWS = 256
+"""Training rows to calibrate norms by, and for criteria of pruning that look at data."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A network before its training: how it is trained, with which state of the optimiser, and what has been done."""
+
+    network: nn.Module
+    settings: TrainSettings
+    moments: Moments = field(default_factory=dict)
+    curve: tuple[dict[str, float], ...] = ()
+    epochs: float = 0
+    samples: int = 0
+    ledger: Mapping[str, float] = field(default_factory=dict)
+
+
 class TrainEstimator:
-    """Trains one network from scratch and measures every objective of the recipe.
+    """Trains one network, from scratch or from its parents' weights, and measures every objective of the recipe.
 
     `folder` may hold the rows that `evonas.estimate.data.stage` laid there; else the task is loaded. With `final` the
     recipe's `final` section says how, and the test rows, not the validation rows, are held out."""
 
     def __init__(self, recipe: Mapping[str, Any], folder: Path | None = None, final: bool = False) -> None:
-        self._settings = estimate.training(recipe, final)
+        self._settings, self._final = estimate.training(recipe, final), final
         self._objectives = objective.parse(recipe["objectives"])
         data = staged(folder) if folder is not None else prepare(recipe, final)
         estimate.check(self._settings, self._objectives, data.shape.input, data.shape.kind)
@@ -497,27 +613,93 @@ class TrainEstimator:
         cheap: dict[str, float] = {}
         try:
             with _conditions(self.device, self._settings.threads, job.seed):
-                plan = self._encoding.decode(self._encoding.from_json(job.genome))
+                genome = self._encoding.from_json(job.genome)
+                plan = self._encoding.decode(genome)
                 cheap = objective.cheap_values(plan, self._objectives)
-                return self._measured(job, plan, limits, watch)
+                return self._measured(job, genome, plan, limits, watch)
         except (Exception, SystemExit) as error:
             reason = _reason(error, self.device)
         self._tidy()
         return Outcome(Estimate.failed(job.id, reason, {"seconds": limits.elapsed}, values=cheap))
 
-    def _measured(self, job: Job, plan: Plan, limits: Limits, watch: Watch | None) -> Outcome:
+    def _measured(self, job: Job, genome: Genome, plan: Plan, limits: Limits, watch: Watch | None) -> Outcome:
         mode = Mode.choose(self._settings, self.device, plan)
-        network = mode.place(phenotype.build(plan, seed_of(job.seed, "weights"), "cpu"))
-        trained = train(network, self._rows, self._settings, mode, job.seed, limits, watch)
+        begun = self._begun(job, genome, plan, mode, limits)
+        if watch is not None:
+            for point in begun.curve:
+                watch(point)
+        network = begun.network
+        heir = "inherited" in begun.ledger
+        trained = train(network, self._rows, begun.settings, mode, job.seed, limits, watch, begun.moments, heir)
         shape, targets = self._rows.shape, self._rows.y_valid
         trial = objective.Trial(
             plan, network, self._rows, trained.outputs, targets, shape.input, shape.kind, self.device, trained.seconds
         )
         values, spreads = objective.measure(trial, self._objectives)
-        cost = {"seconds": limits.elapsed, "epochs": trained.epochs, "samples": trained.samples, **spreads}
-        measured = Estimate(job.id, "ok", values, curve=trained.curve, cost=cost)
+        epochs, samples = begun.epochs + trained.epochs, begun.samples + trained.samples
+        cost = {"seconds": limits.elapsed, "epochs": epochs, "samples": samples, **begun.ledger, **spreads}
+        measured = Estimate(job.id, "ok", values, curve=(*begun.curve, *trained.curve), cost=cost)
         checked = measured.checked([objective.described(one) for one in self._objectives])
-        return Outcome(checked, phenotype.to_bytes(network) if checked.status == "ok" else None)
+        # nobody inherits from a final training
+        weights = phenotype.to_bytes(network, {} if self._final else trained.moments)
+        return Outcome(checked, weights if checked.status == "ok" else None)
+
+    # inheriting -------------------------------------------------------------------------------------------------
+
+    def _begun(self, job: Job, genome: Genome, plan: Plan, mode: Mode, limits: Limits) -> _Begun:
+        """A new network, or one with its parents' weights: measured at birth and, where an edit changed what the first
+        parent does, after a distillation."""
+        if not job.parents or not estimate.inherits(self._settings):
+            network = phenotype.build(plan, seed_of(job.seed, "weights"), "cpu")
+            return _Begun(mode.place(network), self._settings)
+        began, chosen = time.monotonic(), self._settings.inherit
+        family = parents(job.parents, self._encoding, chosen.moments)
+        seed = seed_of(job.seed, "weights")
+        given = inherit(self._encoding, family, job.edits, genome, seed, self._probe(job.seed))
+        network = phenotype.build(plan)
+        phenotype.load(network, given.tensors)
+        placed = mode.place(network)
+        ledger = {
+            "inherited": given.share,
+            "exact": float(given.exact),
+            "carry_seconds": time.monotonic() - began,
+            **{f"inherited/{at}/{gene}": share for gene, of in given.sources.items() for at, share in of.items()},
+        }
+        born = self._looked(_Begun(placed, _with_weights(self._settings), given.moments, ledger=ledger), mode, "birth")
+        if given.exact or chosen.distill is None:
+            return born
+        return self._taught(born, family[0], mode, job.seed, limits)
+
+    def _taught(self, born: _Begun, parent: Parent, mode: Mode, seed: int, limits: Limits) -> _Begun:
+        """A child after its distillation from a parent."""
+        wanted = born.settings.inherit.distill
+        assert wanted is not None
+        network = phenotype.build(self._encoding.decode(parent.genome))
+        phenotype.load(network, parent.tensors)
+        teacher = Teacher(mode.place(network).eval(), wanted, self._rows.shape.kind != "regression")
+        done = distil(born.network, teacher, self._rows, born.settings, mode, seed, limits, born.moments)
+        ledger = {**born.ledger, "distilled_samples": done.samples}
+        taught = replace(born, moments=done.moments, epochs=done.epochs, samples=done.samples, ledger=ledger)
+        return self._looked(taught, mode, "distilled")
+
+    def _looked(self, begun: _Begun, mode: Mode, when: str) -> _Begun:
+        """With the error on the validation rows before the training; the final training's test rows are looked at once,
+        at its end."""
+        if self._final:
+            return begun
+        error = _finite("valid_error", _error(predict(begun.network, self._rows, mode), self._rows))
+        if not error:
+            return begun
+        point: dict[str, float] = {"epoch": 0, **error}
+        ledger = {**begun.ledger, f"{when}_error": error["valid_error"]}
+        return replace(begun, curve=(point,) if when == "birth" else begun.curve, ledger=ledger)
+
+    def _probe(self, seed: int) -> Probe:
+        """Training rows for what looks at data; drawn by the job's seed."""
+        draws = torch.Generator().manual_seed(seed_of(seed, "probe"))
+        chosen = torch.randperm(len(self._rows.x_train), generator=draws)[:PROBE_ROWS].to(self.device)
+        x, y = self._rows.inputs(self._rows.x_train[chosen]), self._rows.y_train[chosen]
+        return Probe(x.cpu(), y.cpu(), self._settings.inherit.prune)
 
     def _tidy(self) -> None:
         """Gives the memory of a failed network back, so that the next one does not fail for want of it."""
@@ -531,3 +713,10 @@ def _reason(error: BaseException, device: torch.device) -> str:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
         return f"out of memory on {device.type}: a smaller network, batch_size or fewer workers would fit"
     return text
+
+
+def _with_weights(settings: TrainSettings) -> TrainSettings:
+    """How a child with inherited weights is trained."""
+    chosen, optimizer = settings.inherit, settings.optimizer
+    changed = optimizer.model_copy(update={"lr": chosen.lr or optimizer.lr})
+    return settings.model_copy(update={"epochs": chosen.epochs or settings.epochs, "optimizer": changed})

@@ -281,7 +281,7 @@ def channel_scores(
 ) -> Tensor:
     """How much each channel of a step matters, (channels,) float64 on the CPU; the lowest are to be pruned first.
 
-    Several names are steps of tied widths, which lose a channel together. The criteria:
+    Several names are steps of tied widths, projections on edges among them: they lose a channel together. Criteria:
 
     - norm: the L1 norm of the filter, but where a batch norm follows the size of its scale
     - activation: the mean size of what the channel puts out over the rows x

@@ -173,13 +173,16 @@ class _Step:
         fresh = {name: value.to(dtype) if value.is_floating_point() else value for name, value in fresh.items()}
         tensors = carrier.carried([giver.tensors for giver in givers], fresh)
         self._special(graft, plan, tensors)
+        fitted: frozenset[str] = frozenset()
         if self.edit.op in morph.APPROXIMATE and self.probe is not None:
-            self._mended(plan, tensors, carrier.kept)
+            fitted = self._mended(plan, tensors, carrier.kept)
         nothing = {name: torch.zeros_like(value) for name, value in fresh.items()}
         moments = {
             state: carrier.carried([giver.moments.get(state, {}) for giver in givers], _like(named, nothing))
             for state, named in self.before.moments.items()
         }
+        for named in moments.values():  # steps towards weights that were replaced lead astray
+            named.update({name: torch.zeros_like(value) for name, value in named.items() if name in fitted})
         unborn = {name: torch.zeros(value.shape, dtype=torch.int8) for name, value in fresh.items()}
         origins = carrier.carried([giver.origins for giver in givers], unborn)
         return _Stage(genome, plan, tensors, moments, origins)
@@ -212,7 +215,7 @@ class _Step:
         probe, seed = self.probe, seed_of(self.seed, "narrow")
         criterion = probe.criterion if probe is not None else "norm"
         x, y = (probe.x, probe.y) if probe is not None else (None, None)
-        scores = channel_scores(built, live, criterion, x, y, seed=seed)
+        scores = channel_scores(built, [*live, *_projections(self.before.plan, live[0])], criterion, x, y, seed=seed)
         best = scores.argsort(descending=True, stable=True)[:count].sort().values
         return dict.fromkeys(live, best.numpy())
 
@@ -228,15 +231,18 @@ class _Step:
         if graft.factored in steps:
             _factor(str(graft.factored), steps[str(graft.factored)], self.before.tensors, tensors)
 
-    def _mended(self, plan: Plan, tensors: dict[str, Tensor], kept: Mapping[str, Indices]) -> None:
-        """Layers that get another input or window are fitted to what the parent's give."""
+    def _mended(self, plan: Plan, tensors: dict[str, Tensor], kept: Mapping[str, Indices]) -> frozenset[str]:
+        """Layers that get another input or window are fitted to what the parent's give; the names of what changed."""
         assert self.probe is not None
         before, after = network.build(self.before.plan), network.build(plan)
         for built, named in ((before, self.before.tensors), (after, tensors)):
             built.to(self.probe.x.dtype)
             network.load(built, named)
         refit(before, after, self.probe.x, kept)
-        tensors.update({name: value.to(tensors[name].dtype) for name, value in after.state_dict().items()})
+        mended = {name: value.to(tensors[name].dtype) for name, value in after.state_dict().items()}
+        changed = frozenset(name for name, value in mended.items() if not torch.equal(value, tensors[name]))
+        tensors.update(mended)
+        return changed
 
     def _calibrate(self, name: str, graft: Graft, tensors: dict[str, Tensor]) -> None:
         """Running statistics of what comes, and a scale and shift that undo them. One pass over the probe's rows."""
@@ -252,6 +258,16 @@ class _Step:
         tensors[f"{name}.norm.running_var"] = spread
         tensors[f"{name}.norm.weight"] = (spread + nn.BatchNorm1d(1).eps).sqrt()
         tensors[f"{name}.norm.bias"] = mean.clone()
+
+
+def _projections(plan: Plan, name: str) -> list[str]:
+    """Projections on edges whose channels are added to a layer's: they lose a channel with it."""
+    numbers = dict(zip([step.name for step in plan.steps], morph.widths(plan), strict=True))
+    return [
+        step.name
+        for step in plan.steps
+        if step.params and step.name.startswith("edge") and numbers[step.name] == numbers[name]
+    ]
 
 
 @torch.no_grad()

@@ -241,7 +241,8 @@ def learning_curves(
     *,
     title: str = "Learning curves",
 ) -> Figure:
-    """Learning curves, a panel per metric and a line per individual: `curves[name]` has one mapping per epoch.
+    """Learning curves, a panel per metric and a line per individual: `curves[name]` has one mapping per epoch, and one
+    of epoch 0 where it began with inherited weights.
 
     `metrics` are the keys to show, all but `epoch` and `seconds` unless told. Values not finite leave a gap."""
     if metrics is None:
@@ -372,9 +373,10 @@ def _learning_panel(ax: Axes, curves: Mapping[str, Sequence[Mapping[str, float]]
     for i, (name, curve) in enumerate(curves.items()):
         xs = [point.get("epoch", number) for number, point in enumerate(curve, start=1)]
         ys = [point.get(metric, math.nan) for point in curve]
-        shown += [y for y in ys if math.isfinite(y)]
+        finite = [y for y in ys if math.isfinite(y)]
+        shown += finite
         ax.plot(xs, ys, color=PALETTE[i % len(PALETTE)], linewidth=1 if crowd else 1.8, alpha=0.45 if crowd else 1,
-                marker="" if len(xs) > 1 else "o", label=name)  # fmt: skip
+                marker="" if len(finite) > 1 else "o", label=name)  # fmt: skip
     ax.set_xlabel("epoch")
     ax.set_ylabel(metric)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

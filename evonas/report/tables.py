@@ -16,7 +16,7 @@ from evonas.core import Json, Objective, RecipeError, nearest
 
 if TYPE_CHECKING:
     from evonas.encoding.plan import Plan
-    from evonas.results import Row, Run
+    from evonas.results import Bequest, Row, Run
     from evonas.zoo import Entry
 
 Show = Callable[[Any], str]
@@ -209,11 +209,16 @@ def within(rows: Iterable[Row], limits: Sequence[tuple[Objective, float]]) -> li
 
 
 def lineage(rows: Sequence[Row], edits: Mapping[int, Sequence[object]], objectives: Sequence[Objective]) -> Table:
-    """Ancestors from the founders to the child: parents, the edits that made each, objective values."""
+    """Ancestors from the founders to the child: parents, the edits that made each, objective values; where weights were
+    inherited, also their share, the error before any training and after distillation, and what training took."""
+    costs = [column for column in _INHERITED if any(column.key in row.cost for row in rows)]
+    if costs:
+        costs += _TRAINED
     columns = (
         Column("birth", "born"),
         Column("id", "id"),
         Column("parents", "parents", _listed, right=False),
+        *costs,
         *(objective_column(one) for one in objectives),
         Column("edits", "edits", lambda made: "; ".join(map(str, made)), right=False),
     )
@@ -221,10 +226,54 @@ def lineage(rows: Sequence[Row], edits: Mapping[int, Sequence[object]], objectiv
     return Table(
         columns,
         tuple(
-            (row.birth, row.id, list(row.parents), *(row.values.get(o.name) for o in objectives), made[row.id])
+            (
+                row.birth,
+                row.id,
+                list(row.parents),
+                *(row.cost.get(column.key) for column in costs),
+                *(row.values.get(one.name) for one in objectives),
+                made[row.id],
+            )
             for row in rows
         ),
     )
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}"
+
+
+_INHERITED = (
+    Column("inherited", "inherited", _percent),
+    Column("birth_error", "error at birth", number),
+    Column("distilled_error", "distilled", number),
+)
+_TRAINED = (Column("epochs", "epochs", number), Column("samples", "samples", number))
+
+
+def bequests(found: Iterable[Bequest]) -> Table:
+    """By gene of a network: which parents its numbers came from, and in whom they were first drawn."""
+
+    def shares(value: Mapping[str, float]) -> str:
+        return ", ".join(f"{who} {_percent(share)}" if share < 1 else str(who) for who, share in value.items())
+
+    columns = (
+        Column("gene", "gene", right=False),
+        Column("op", "layer", right=False),
+        Column("params", "params", number),
+        Column("parents", "from parent", shares, right=False),
+        Column("first", "first drawn in", shares, right=False),
+    )
+    rows = [
+        (
+            one.gene,
+            one.op,
+            one.params,
+            *({str(id): share for id, share in held.items()} for held in (one.parents, one.first)),
+        )
+        for one in found
+    ]
+    return Table(columns, tuple(rows))
 
 
 # -------------------------------------------------------------------------------------------------------------- runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from evonas import encoding, estimate, pool
-from evonas.core import Job, Pool, stream
+from evonas.core import Heritage, Job, Pool, stream
 from evonas.marks import Marks
 
 RECIPE: dict[str, Any] = {
@@ -22,6 +23,13 @@ RECIPE: dict[str, Any] = {
     "objectives": ["error", "loss", "params", "flops"],
     "estimator": estimate.TrainSettings(epochs=1, share=0.3, augment=estimate.Augment(shift=1)).model_dump(mode="json"),
     "final": estimate.FinalSettings(epochs=1, share=0.3).model_dump(mode="json"),
+}
+
+INHERITING: dict[str, Any] = {
+    **RECIPE,
+    "estimator": estimate.TrainSettings.model_validate(
+        {"epochs": 1, "share": 0.3, "inherit": {"distill": {"epochs": 0.5}}}
+    ).model_dump(mode="json"),
 }
 
 
@@ -56,6 +64,38 @@ def test_outcomes_are_those_of_the_serial_pool_in_any_order(workers: Pool, expec
     assert all(estimate["status"] == "ok" and weights for estimate, weights in expected.values())
     assert bits(workers, todo) == expected
     assert bits(workers, todo[::-1]) == expected, "neither order nor what a worker did before matters"
+
+
+@pytest.fixture(scope="module")
+def heirs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
+    """Children of one trained parent, and one whose parent's file is not what it should be."""
+    folder = tmp_path_factory.mktemp("heirs")
+    serial = pool.build(pool.SerialSettings(), INHERITING, folder / "scratch")
+    parent = jobs(1)[0]
+    (outcome,) = next(serial.run([parent]))
+    assert outcome.weights is not None
+    (folder / "parent.safetensors").write_bytes(outcome.weights)
+    sha = hashlib.sha256(outcome.weights).hexdigest()
+    left = Heritage(parent.genome, str(folder / "parent.safetensors"), sha, 0)
+    space = encoding.build(encoding.TABLE["dag"](), (1, 8, 8), 10)
+    genome = space.from_json(parent.genome)
+    made = []
+    for i in range(3):
+        child = space.mutate(genome, stream(i, "child"), Marks(1000).open())
+        assert child is not None
+        made.append(Job(10 + i, 60 + i, space.to_json(child[0]), parents=(left,), edits=child[1]))
+    return [*made, replace(made[0], id=20, parents=(replace(left, sha256="0" * 64),))]
+
+
+def test_inherited_weights_are_carried_to_every_pool(heirs: list[Job], tmp_path: Path) -> None:
+    built = [pool.build(settings(), INHERITING, tmp_path / kind) for kind, settings in pool.TABLE.items()]
+    first, *others = (bits(one, heirs) for one in built)
+    for one in built:
+        one.close()
+    assert [first[job.id][0]["status"] for job in heirs] == ["ok", "ok", "ok", "failed"]
+    assert "do not have the SHA-256" in first[20][0]["reason"]
+    assert all("valid_error" in first[id][0]["curve"][0] and first[id][0]["curve"][0]["epoch"] == 0 for id in (10, 11))
+    assert all(other == first for other in others)
 
 
 def test_a_genome_that_cannot_be_built_fails_alone(workers: Pool, expected: dict[int, Any]) -> None:

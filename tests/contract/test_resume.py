@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import evonas
-from evonas.core import EvonasError, LockedError, Outcome, RecipeError
+from evonas.core import DataError, EvonasError, Job, LockedError, Outcome, RecipeError
 from evonas.run import Interrupted
 
 LOOKUP: dict[str, Any] = {
@@ -35,6 +36,15 @@ TRAIN: dict[str, Any] = {
     "estimator": {"kind": "train", "epochs": 1},
     "pool": {"kind": "processes", "workers": 2},
 }
+HEIRS: dict[str, Any] = {
+    "task": {"kind": "digits", "limit": 80},
+    "objectives": ["error", "params"],
+    "encoding": {"bounds": {"flops": "100k"}, "mutations": "morphisms"},
+    "strategy": {"kind": "nsga2", "population": 3, "generations": 3},
+    "estimator": {"kind": "train", "epochs": 2, "inherit": {"epochs": 1, "distill": {"epochs": 0.5}}},
+    "pool": {"kind": "serial"},
+}
+"""Children that begin with their parents' weights."""
 NEAT: dict[str, Any] = {
     "task": {"kind": "parity", "bits": 3},
     "objectives": ["fitness"],
@@ -99,6 +109,19 @@ def test_killed_anywhere_while_training(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_killed_anywhere_while_weights_are_inherited(tmp_path: Path) -> None:
+    strategy = {"kind": "nsga2", "population": 4, "generations": 5}
+    heirs = {**HEIRS, "strategy": strategy, "pool": {"kind": "processes", "workers": 2}}
+    calm = evonas.start({**heirs, "pool": {"kind": "serial"}}, name="calm", runs=tmp_path).folder
+    assert killed_until_done(heirs, tmp_path / "run", 4.0, 4, 12) >= 5
+    assert digest(tmp_path / "run") == digest(calm)
+    assert {path.name for path in (tmp_path / "run" / "weights").iterdir()} == {
+        path.name for path in (calm / "weights").iterdir()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_anywhere_many_times(tmp_path: Path) -> None:
     long = {**LOOKUP, "strategy": {"kind": "nsga2", "population": 60, "generations": 150}}
     calm = evonas.start(long, name="calm", runs=tmp_path).folder
@@ -130,6 +153,7 @@ SIDES: dict[str, Any] = {
 """A population that is estimated as a whole for a strategy that keeps its individuals one by one."""
 WRITES = [
     *((ONE_BY_ONE, method) for method in ("lay", "commit", "commit_generation", "collect", "event")),
+    *((HEIRS, method) for method in ("commit", "commit_generation", "collect")),
     *((NEAT, method) for method in ("commit_cohort", "snapshot", "event")),
     *((SIDES, method) for method in ("lay", "commit", "commit_generation")),
 ]
@@ -199,6 +223,83 @@ def test_a_damaged_snapshot_or_journal_is_bred_again(tmp_path: Path, monkeypatch
             assert run.state() is not None
         evonas.resume(folder, generations=8)
         assert digest(folder) == calm, name
+
+
+# ------------------------------------------------------------------------------------------------ inherited weights
+
+
+@pytest.fixture(scope="module")
+def heirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose children inherited weights."""
+    return evonas.start(HEIRS, name="heirs", runs=tmp_path_factory.mktemp("heirs")).folder
+
+
+@pytest.fixture
+def own(heirs: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to do to it what one likes."""
+    return Path(shutil.copytree(heirs, tmp_path / "own"))
+
+
+def longer(folder: Path) -> str:
+    """The digest of such a run that nobody stopped, one generation longer."""
+    strategy = {**HEIRS["strategy"], "generations": 4}
+    return digest(evonas.start({**HEIRS, "strategy": strategy}, name="longer", runs=folder).folder)
+
+
+def estimated(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """The jobs that are computed from now on."""
+    from evonas.estimate.train import TrainEstimator
+
+    seen: list[Job] = []
+    whole = TrainEstimator.estimate
+    monkeypatch.setattr(TrainEstimator, "estimate", lambda self, job: [seen.append(job), whole(self, job)][1])
+    return seen
+
+
+def test_inherited_weights_are_the_same_in_every_pool(heirs: Path, tmp_path: Path) -> None:
+    processes = {**HEIRS, "pool": {"kind": "processes", "workers": 2}}
+    assert digest(evonas.start(processes, name="run", runs=tmp_path).folder) == digest(heirs)
+
+
+def test_a_run_of_heirs_goes_on_as_a_longer_one(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = longer(tmp_path)
+    seen = estimated(monkeypatch)
+    assert digest(evonas.resume(own, generations="+1").folder) == expected
+    assert [job.id for job in seen] == [9, 10, 11]
+    assert all(job.parents and job.edits for job in seen)
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_replay_over_collected_weights_trains_nobody_again(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """The newest states are damaged. Parents of those that lie between the older state and now may be gone, their
+    children's estimates are not; and the replay keeps the weights that the next generation inherits."""
+    import sqlite3
+
+    from evonas.store import StoreWarning
+
+    expected = longer(tmp_path)
+    with sqlite3.connect(own / "run.sqlite") as db:
+        damage = db.execute("UPDATE states SET body = 'x' WHERE generation > ?", (3 - lost,))
+        assert damage.rowcount == lost
+    db.close()
+    seen = estimated(monkeypatch)
+    with pytest.warns(StoreWarning):
+        evonas.resume(own, generations=4)
+    assert [job.id for job in seen] == [9, 10, 11]
+    assert digest(own) == expected
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_parents_weights_that_are_not_intact_stop_the_run_with_the_cure(own: Path, damage: str) -> None:
+    for path in (own / "weights").iterdir():
+        content = path.read_bytes()
+        path.unlink() if damage == "gone" else path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"\.safetensors is (missing|damaged).*restore it from a backup"):
+        evonas.resume(own, generations="+1")
+    with evonas.open(own) as run:
+        assert len(run.generations()) == 3 and len(run.store.estimates()) == 9, "nobody failed for it"
 
 
 @pytest.mark.parametrize("order", ["reversed", "shuffled"])

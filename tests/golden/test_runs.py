@@ -32,6 +32,19 @@ GOLDEN = {
     ),
     "neat": ("806f7a474104c46f8d2cd819267a6d9e", {"kind": "neat", "population": 20, "generations": 8}),
     "random": ("c6ef1bd9c3b13cc4d5b3d4d5a8448f2e", {"kind": "random", "population": 20, "generations": 4}),
+    "lemonade": (
+        "a37a176ce36a708013fc799fd0fe021c",
+        {"kind": "lemonade", "population": 6, "generations": 12, "crossover": 0.2},
+    ),
+    "regularized": (
+        "de040dc27710c60a072bf507639363cb",
+        {"kind": "regularized", "population": 12, "sample": 4, "generations": 40},
+    ),
+    "hill climbing": ("04e636ba7850aa7fb493c57f7b0ec366", {"kind": "hill_climbing", "generations": 6}),
+}
+BY_MORPHISMS = {
+    "nsga2": ("84a55554eaa3e58a175868f47bc7f818", {"population": 20, "generations": 12}),
+    "lemonade": ("51871f636a16df4bb8cf243ba1f21fe3", {"kind": "lemonade", "population": 6, "generations": 12}),
 }
 
 
@@ -62,6 +75,14 @@ def test_direct_genomes_are_bred_as_they_were(
         run = evonas.start({**DIRECT, "strategy": settings}, name="golden", runs=tmp_path)
     finally:
         breeding._kernels.cache_clear()
+    assert run.store.digest() == expected
+
+
+@pytest.mark.parametrize("name", BY_MORPHISMS)
+def test_morphisms_are_drawn_as_they_were(tmp_path: Path, name: str) -> None:
+    expected, settings = BY_MORPHISMS[name]
+    space = {**BASE["encoding"], "mutations": "morphisms", "kernels": [1, 3, 5], "dilations": [1, 2]}
+    run = evonas.start({**BASE, "encoding": space, "strategy": settings}, name="golden", runs=tmp_path)
     assert run.store.digest() == expected
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from evonas import zoo
 from evonas.core import DataError, RecipeError, StorageError
 from evonas.encoding.dag import DagEncoding, DagSettings
-from evonas.encoding.genes import Activation, DagGenome, EdgeGene, LayerGene, Norm
+from evonas.encoding.genes import Activation, DagGenome, EdgeGene, LayerGene, LayerOp, Norm
 from evonas.encoding.plan import Plan, Step, StepOp
 from evonas.marks import MarkBook
 from evonas.phenotype import network
@@ -169,7 +169,7 @@ def test_hostile_genes_are_refused(where: tuple[Any, ...], value: object) -> Non
 def test_random_genomes_compute_the_same(tmp_path: Path) -> None:
     settings = DagSettings(
         activations=get_args(Activation), norms=get_args(Norm), reduces=("mean", "flatten"), dilations=(1, 2),
-        kernels=(1, 3, 5), pool_kernels=(2, 3, 4), channels=(4, 6, 9), initial_layers=(2, 6),
+        ops=get_args(LayerOp), kernels=(1, 3, 5), pool_kernels=(2, 3, 4), channels=(4, 6, 9), initial_layers=(2, 6),
     )  # fmt: skip
     ops: set[str] = set()
     for seed in range(60):

@@ -99,6 +99,14 @@ def test_curves_show_every_run_and_metric() -> None:
     assert line_points(figure)[0] == (1, 2.0) and math.isnan(line_points(figure)[1][1])
 
 
+def test_a_curve_may_begin_with_inherited_weights() -> None:
+    """Its first point, of epoch 0, has no loss: one epoch's loss alone is still seen, as a dot."""
+    figure = figures.learning_curves({"child": [{"epoch": 0, "error": 0.2}, {"epoch": 1, "loss": 2.0, "error": 0.1}]})
+    error, loss = (ax.lines[0] for ax in figure.axes)
+    assert list(error.get_xdata()) == [0, 1] and error.get_marker() in ("", "None")
+    assert loss.get_marker() == "o"
+
+
 @pytest.mark.parametrize(
     "figure",
     [

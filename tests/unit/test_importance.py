@@ -313,7 +313,7 @@ def test_what_no_mask_reaches_is_computed_once() -> None:
     network, x = shaken(branched()), torch.randn(2, 3, 6, 6)
     calls: list[str] = []
     for name, module in network.named_children():
-        module.register_forward_hook(lambda *_, name=name: calls.append(name))  # type: ignore[misc]
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
     masked = Masked(network, ["layer4"], x)
     assert calls == ["layer2", "layer4", "layer6"]
     calls.clear()
@@ -407,10 +407,10 @@ def test_norms_and_activations_of_tied_steps_are_added() -> None:
         single: list[Tensor] = []
         for name in names:
             try:
-                single.append(channel_scores(network, name, criterion, x))  # type: ignore[arg-type]
+                single.append(channel_scores(network, name, criterion, x))
             except RecipeError:
                 assert criterion == "norm" and not list(network.get_submodule(name).parameters())
-        torch.testing.assert_close(channel_scores(network, names, criterion, x), sum(single))  # type: ignore[arg-type]
+        torch.testing.assert_close(channel_scores(network, names, criterion, x), sum(single))
 
 
 def probe(network: Network) -> tuple[Tensor, Tensor]:
@@ -488,7 +488,7 @@ def test_no_score_is_nan() -> None:
         network.get_parameter("layer2.linear.weight")[0] = float("nan")
     for criterion in ("norm", "activation"):
         with pytest.raises(DataError, match=f"the {criterion} of layer2 is not finite: the network's weights have"):
-            channel_scores(network, "layer2", criterion, x, y)  # type: ignore[arg-type]
+            channel_scores(network, "layer2", criterion, x, y)
     assert game(network, ["layer2"], x, y)(np.ones(5, dtype=bool)) == 0
     with pytest.raises(DataError, match="the shapley of layer2 is not finite"):
         channel_scores(network, "layer2", "shapley", x, torch.cat([x, x], 1))

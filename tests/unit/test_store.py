@@ -438,6 +438,29 @@ def test_collect_deletes_what_is_not_kept(folder: Path) -> None:
             store.weights(shas[1])
 
 
+def test_the_log_is_durable_before_weights_are_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after it must not bring back a state whose children would inherit what is gone."""
+    done: list[str] = []
+    sync, unlink = store_module._sync, os.unlink
+    advance(store, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_sync", lambda path: [done.append(path.name), sync(path)][1])
+        patch.setattr(os, "unlink", lambda path: [done.append(Path(path).suffix), unlink(path)][1])
+        store.collect({estimate.weights for estimate in store.estimates().values() if estimate.weights})
+        assert done == [], "nothing was dead"
+        store.collect(set())
+    assert done[0] == "run.sqlite-wal" and set(done[1:]) == {".safetensors"}
+
+
+def test_weights_of_those_born_since(store: Store) -> None:
+    advance(store, 2)
+    known = store.estimates()
+    for first in (0, 5, max(known), max(known) + 1):
+        expected = {one.weights for id, one in known.items() if id >= first and one.weights}
+        assert store.weights_since(first) == expected
+        assert all(store.weights_file(sha).read_bytes() == store.weights(sha) for sha in expected)
+
+
 @pytest.mark.parametrize("sha", ["", "../../recipe", "0" * 63, "0" * 65, "G" * 64, "0" * 64 + "\n"])
 def test_only_a_hash_names_weights(store: Store, sha: str) -> None:
     for ask_for in (store.weights, store.has_weights):
