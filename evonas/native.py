@@ -27,8 +27,9 @@ FLAGS = ("-O3", "-march=native", "-std=c11", "-shared", "-fPIC", "-fno-math-errn
 MARK = "// flags:"
 """A source's first line may add flags of its own after this mark, such as -ffp-contract=off."""
 
-RUN = ("population", "breeding", "poles")
-"""Kernels that a run of direct genomes needs: they are compiled side by side."""
+RUN = ("breeding", "pack", "poles")
+"""Kernels that a run of direct genomes asks for at its start: they are compiled side by side. What evaluates networks
+on given inputs, `tiles` and `slices`, waits until it is asked for: few runs need both, and poles neither."""
 
 BUILD_SECONDS = 120.0
 

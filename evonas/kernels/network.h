@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+
 /* Same order as `Programs._FIELDS` in phenotype/population.py; every field has 8 bytes. */
 typedef struct {
     int64_t networks, inputs, outputs, feed_forward, slots;

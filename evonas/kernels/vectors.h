@@ -10,9 +10,6 @@
 #include <stdint.h>
 #include <string.h>
 #include "network.h"
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -25,23 +22,43 @@
 typedef float V __attribute__((vector_size(4 * LANES), may_alias));
 typedef int32_t I __attribute__((vector_size(4 * LANES), may_alias));
 
-#define INLINE static inline __attribute__((always_inline))
 #define EACH for (int m = 0; m < width; m++)
 
 INLINE V broadcast(float value) { return (V){0} + value; }
 
 INLINE V choose(I yes, V a, V b) { return (V)((yes & (I)a) | (~yes & (I)b)); }
 
-/* What vector extensions have no word for, in the processor's own where that is a single instruction. */
-#if LANES == 16
+/* What vector extensions have no word for, in the processor's own where that is a single instruction: by GCC's names, which
+   need no header, since reading <immintrin.h> takes half a second. */
+#ifdef __has_builtin
+#if __has_builtin(__builtin_ia32_gathersiv8sf)
+#define GCC_NAMES
+#endif
+#endif
+#if LANES > 4 && !defined(GCC_NAMES)
+#include <immintrin.h>
+#endif
+
+#if LANES == 16 && defined(GCC_NAMES)
+INLINE V minv(V a, V b) { return (V)__builtin_ia32_minps512_mask(a, b, a, -1, 4); }
+INLINE V maxv(V a, V b) { return (V)__builtin_ia32_maxps512_mask(a, b, a, -1, 4); }
+INLINE V gatherv(const float *values, I at) { return (V)__builtin_ia32_gathersiv16sf((V){0}, values, at, -1, 4); }
+#elif LANES == 16
 INLINE V minv(V a, V b) { return (V)_mm512_min_ps((__m512)a, (__m512)b); }
 INLINE V maxv(V a, V b) { return (V)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE V gatherv(const float *values, I at) { return (V)_mm512_i32gather_ps((__m512i)at, values, 4); }
+#elif LANES == 8 && defined(GCC_NAMES)
+INLINE V minv(V a, V b) { return (V)__builtin_ia32_minps256(a, b); }
+INLINE V maxv(V a, V b) { return (V)__builtin_ia32_maxps256(a, b); }
+INLINE V gatherv(const float *values, I at) { return (V)__builtin_ia32_gathersiv8sf((V){0}, values, at, (V)((I){0} - 1), 4); }
 #elif LANES == 8
 INLINE V minv(V a, V b) { return (V)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE V maxv(V a, V b) { return (V)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE V gatherv(const float *values, I at) { return (V)_mm256_i32gather_ps(values, (__m256i)at, 4); }
 #else
 INLINE V minv(V a, V b) { return choose(a < b, a, b); }
 INLINE V maxv(V a, V b) { return choose(a > b, a, b); }
+INLINE V gatherv(const float *values, I at) { return (V){values[at[0]], values[at[1]], values[at[2]], values[at[3]]}; }
 #endif
 
 INLINE V clampv(V z, float limit) { return maxv(minv(z, broadcast(limit)), broadcast(-limit)); }
@@ -111,8 +128,8 @@ INLINE V fallingv(V z)
 
 INLINE V absv(V z) { return (V)((I)z & 0x7fffffff); }
 
-/* Those whose logarithm keeps them in scalar code. */
-static __attribute__((noinline)) void activate_scalars(int kind, float *z, int64_t count)
+/* Those whose logarithm keeps them in scalar code; one copy for all widths. */
+static __attribute__((noinline, noclone)) void activate_scalars(int kind, float *z, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) z[i] = activate1(kind, z[i]);
 }

@@ -50,6 +50,12 @@ _SLICES = (
     "copies", "chunk_row", "chunk_node", "chunk_slice", "chunk_value", "order", "size", "width", "link", "activation",
     "aggregation", "bias", "response", "degree", "index", "weight", "output", "position", "state",
 )  # fmt: skip
+_ARGUMENTS: Mapping[str, Mapping[str, int]] = {
+    "pack": {"pack": 5},
+    "tiles": {"turn": 6, "tiles": 5},
+    "slices": {"arrange": 5, "fill": 7, "slices": 9},
+}
+"""How many arguments the functions of each source have."""
 
 GRAIN = 256
 """Genomes to compile, or evaluations of 64 inputs, that are worth waking a thread for."""
@@ -141,11 +147,11 @@ def _addresses(owner: Any, names: Iterable[str]) -> Index:
 
 
 @cache
-def _kernels() -> ctypes.CDLL | None:
-    library = native.library("population")
+def _kernels(name: Literal["pack", "tiles", "slices"]) -> ctypes.CDLL | None:
+    library = native.library(name)
     if library is not None:
-        for name, count in (("pack", 5), ("turn", 6), ("tiles", 5), ("slices", 9), ("arrange", 5), ("fill", 7)):
-            function = getattr(library, name)
+        for kernel, count in _ARGUMENTS[name].items():
+            function = getattr(library, kernel)
             function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_void_p] * count
     return library
 
@@ -157,7 +163,7 @@ def pack(population: Population, indices: ArrayLike | None = None, threads: int 
     """Genes into programs, of all genomes or of those at `indices`. DataError where a feed-forward genome has a cycle
     or a link has no node at an end."""
     chosen = np.arange(len(population)) if indices is None else np.ascontiguousarray(indices, dtype=np.int64)
-    library = _kernels()
+    library = _kernels("pack")
     return _pack_numpy(population, chosen) if library is None else _pack_compiled(library, population, chosen, threads)
 
 
@@ -381,7 +387,7 @@ def sequence(
 @cache
 def chosen_kernel(kernel: Kernel = "auto") -> Literal["c", "numba", "torch", "numpy"]:
     """What `auto` means here: compiled C, else numba, else torch. RecipeError where what is asked for is not there."""
-    if kernel == "c" and _kernels() is None:
+    if kernel == "c" and _kernels("tiles") is None:
         raise RecipeError("kernel 'c' needs a C compiler and none was found: install gcc or clang, or choose 'auto'")
     if kernel == "numba" and importlib.util.find_spec("numba") is None:
         raise RecipeError("kernel 'numba' needs numba, which is not installed: pip install numba, or choose 'auto'")
@@ -389,7 +395,7 @@ def chosen_kernel(kernel: Kernel = "auto") -> Literal["c", "numba", "torch", "nu
         raise RecipeError(f"kernel {kernel!r} is not known; known: auto, c, numba, torch, numpy")
     if kernel != "auto":
         return kernel
-    if _kernels() is not None:
+    if _kernels("tiles") is not None:
         return "c"
     return "numba" if importlib.util.find_spec("numba") else "torch"
 
@@ -423,7 +429,7 @@ def _tile(programs: Programs, batch: int) -> int:
 
 def _tiled(programs: Programs, x: Floats, threads: int, hold: int, every: bool, state: Floats | None = None) -> Floats:
     """x (steps, batch, inputs) or (n, steps, batch, inputs) -> (n, steps or 1, batch, outputs) by the C kernel."""
-    library = _kernels()
+    library = _kernels("tiles")
     assert library is not None
     steps, batch, _ = x.shape[-3:]
     tile = _tile(programs, batch)
@@ -538,17 +544,16 @@ class _Slow:
 
 
 class _Slices:
-    """One input per row: nodes of equal activation from many networks side by side; see kernels/population.c."""
+    """One input per row: nodes of equal activation from many networks side by side; see kernels/slices.c."""
 
     @staticmethod
     def of(programs: Programs, copies: int, threads: int, hold: int) -> _Slices | None:
-        """None where one chunk would have more values than 16 bits can number."""
-        made = _Slices(programs, copies, threads, hold)
-        return made if made._fits else None
+        """None where one chunk would have more values than 16 bits can number, or where the kernels are not built."""
+        library = _kernels("slices")
+        made = _Slices(library, programs, copies, threads, hold) if library else None
+        return made if made and made._fits else None
 
-    def __init__(self, programs: Programs, copies: int, threads: int, hold: int) -> None:
-        library = _kernels()
-        assert library is not None
+    def __init__(self, library: ctypes.CDLL, programs: Programs, copies: int, threads: int, hold: int) -> None:
         self._programs, self._threads, self._hold, self._which = programs, threads, hold, 0
         rows, sizes = programs.n * copies, np.repeat(np.diff(programs.node_offsets), copies)
         nodes = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

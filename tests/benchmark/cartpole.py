@@ -111,7 +111,7 @@ COLD = """
 import time
 began = time.perf_counter()
 from evonas import native
-for name in ("breeding", "population", "poles"):
+for name in ("breeding", "pack", "poles"):
     native.library(name)
 print(time.perf_counter() - began)
 """

@@ -60,6 +60,20 @@ def test_a_source_that_does_not_compile_is_told_and_done_without(fresh: Path) ->
         assert native.library("wrong") is None
 
 
+@needs_compiler
+def test_the_kernels_of_a_run_are_built_with_the_first_of_them(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (native.KERNELS / "thrice.c").write_text("int thrice(int x) { return 3 * x; }\n")
+    (native.KERNELS / "other.c").write_text("int other(int x) { return x; }\n")
+    monkeypatch.setattr(native, "RUN", ("thrice", "twice", "wrong"))
+    built = native.library("twice")
+    assert built is not None and built.twice(21) == 42, "one that cannot be built does not stop the others"
+    assert {made.name.partition("-")[0] for made in fresh.iterdir()} == {"twice", "thrice"}
+
+
+def test_every_kernel_of_a_run_has_a_source() -> None:
+    assert {f"{name}.c" for name in native.RUN} <= {source.name for source in native.KERNELS.glob("*.c")}
+
+
 def test_no_compiler_is_no_error(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVONAS_COMPILER", "none")
     assert native.library("twice") is None
