@@ -1,0 +1,317 @@
+"""What inherited weights save, and the front that they buy.
+
+    python examples/studies/inheritance.py [--tasks digits mnist1d fashion] [--seeds 5] [--scale 1.0] [--runs FOLDER]
+
+Four searches of the same space, for every seed on the same split of the same rows: LEMONADE with inherited weights;
+its twin, which trains every network from scratch; NSGA-II and random search, from scratch as well. From scratch a
+network is trained for `epochs`; a child with inherited weights for `child_epochs`. All end with the same number of
+trained samples, founders counted: each search goes on as long as one more generation cannot pass the budget. A child's
+network has seen its ancestors' samples as well as its own; those are in the ledger once, where they were trained.
+
+The hypervolume is that of validation error and log10 of the parameters below the error of guessing and the largest
+size, as a share of the rectangle down to error 0 and the smallest size. Validation rows were seen by the search, and
+who looks at more networks finds more that are lucky on them: the same front, as the search left it, is therefore
+measured on test rows as well. `--final` also trains five members of each front anew, all methods alike.
+
+Finished runs in the folder are read, unfinished ones go on. MNIST-1D is looked for in $EVONAS_DATA."""
+
+import argparse
+import os
+import platform
+import statistics
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from itertools import accumulate
+from math import inf, log10
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import evonas
+from evonas import pareto
+from evonas import recipe as recipes
+from evonas.encoding.dag import MutationWeights
+from evonas.estimate.train import SETTLING_ROWS
+
+DATA = Path(os.environ.get("EVONAS_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+MUTATIONS = {
+    **MutationWeights.model_validate("morphisms").model_dump(),
+    "separate": 0.0, "insert_layer": 0.0, "insert_normed": 1.0,
+}  # fmt: skip
+"""Morphisms alone, without depthwise convolutions, which CPUs train slowly, and every new layer behind a norm: those
+without one do not bear the learning rate that networks from scratch need."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A task and how its networks are searched; `networks` trained from scratch make the budget at scale 1."""
+
+    task: dict
+    classes: int
+    params: tuple
+    flops: str
+    encoding: dict
+    epochs: int
+    lr: float
+    child_lr: float
+    networks: int
+    child_epochs: int = 2
+    distill: float | None = None
+    share: float = 1.0
+    founders: int = 4
+    offspring: int = 4
+    proposals: int = 20
+    final_epochs: int = 50
+
+
+IMAGES = {"kernels": [3, 1, 5], "channels": [4, 6, 8, 12, 16, 24, 32], "initial_layers": [2, 3]}
+STUDIES = {
+    "digits": Study(
+        task={"kind": "digits"}, classes=10, params=(200, 20_000), flops="2M", encoding=IMAGES,
+        epochs=8, lr=0.2, child_lr=0.1, networks=48,
+    ),
+    "mnist1d": Study(
+        task={"kind": "npz", "file": str(DATA / "mnist1d" / "mnist1d.npz"), "as_image": [1, 1, 40], "limit": 2000},
+        classes=10, params=(200, 20_000), flops="2M", encoding=IMAGES,
+        epochs=10, lr=0.2, child_lr=0.1, networks=40,
+    ),
+    "fashion": Study(
+        task={"kind": "fashion-mnist", "validation": 5000}, classes=10, params=(500, 50_000), flops="5M",
+        encoding=IMAGES | {"initial_layers": [3, 5]}, epochs=6, lr=0.2, child_lr=0.1, networks=48, share=0.1,
+    ),
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------ the methods
+
+METHODS = {
+    "LEMONADE, inherited weights": ("lemonade", "weights"),
+    "LEMONADE, from scratch": ("lemonade", "none"),
+    "NSGA-II, from scratch": ("nsga2", "none"),
+    "random search, from scratch": ("random", "none"),
+}
+OURS, TWIN, *RIVALS = METHODS
+
+
+def recipe(study, method, seed, name):
+    """The recipe of one search; how long it goes on is the budget's matter."""
+    kind, inherit = METHODS[method]
+    strategy = {
+        "lemonade": {
+            "population": study.founders, "offspring": study.offspring, "proposals": study.proposals,
+        },
+        "nsga2": {"population": 2 * study.founders, "offspring": study.offspring},
+        "random": {"population": study.offspring},
+    }[kind]  # fmt: skip
+    low, high = study.params
+    bounds = {"min_params": low, "params": high, "flops": study.flops}
+    ops = ["conv", "max_pool", "avg_pool", "identity"]
+    distill = {"epochs": study.distill} if study.distill else None
+    heirs = {"epochs": study.child_epochs, "lr": study.child_lr, "distill": distill}
+    return {
+        "name": name,
+        "seed": seed,
+        "task": study.task,
+        "encoding": {"kind": "dag", "ops": ops, "mutations": MUTATIONS, "bounds": bounds, **study.encoding},
+        "objectives": ["error", "params"],
+        "strategy": {"kind": kind, "generations": 1, **strategy},
+        "estimator": {
+            "kind": "train", "epochs": study.epochs, "evaluate_every": 0, "share": study.share, "device": "cpu",
+            "precision": "fp32", "optimizer": {"kind": "sgd", "lr": study.lr},
+            "inherit": heirs if inherit == "weights" else "none",
+        },
+        "pool": {"kind": "serial"},
+        "final": {"epochs": study.final_epochs, "inherit": "none"},
+    }  # fmt: skip
+
+
+def searched(study, method, seed, scale, name, runs):
+    """The run of one search, begun, gone on with or read, whatever is needed."""
+    wanted, folder = recipe(study, method, seed, name), runs / name
+    run = evonas.open(folder) if folder.exists() else evonas.start(wanted, runs=runs)
+    kept = run.recipe.model_copy(update={"strategy": run.recipe.strategy.model_copy(update={"generations": 1})})
+    if kept != recipes.read(wanted):
+        raise SystemExit(f"{folder} was made with other settings: give another --runs")
+    if run.status == "interrupted":
+        run = evonas.resume(run)
+    epoch = epoch_samples(study, run)
+    most = costliest(study, METHODS[method][1], epoch)
+    while more := int((budget(study, scale, epoch) - sum(samples(study, run))) // most):
+        run = evonas.resume(run, generations=f"+{more}")
+    return run
+
+
+def epoch_samples(study, run):
+    """Samples of one epoch: batches are full."""
+    batch = run.recipe.estimator.batch_size
+    return round(study.share * run.about["task"]["sizes"]["train"]) // batch * batch
+
+
+def budget(study, scale, epoch):
+    return max(study.founders, round(study.networks * scale)) * study.epochs * epoch
+
+
+def costliest(study, inherit, epoch):
+    """Samples that a generation may take at most; with inherited weights norms may be settled anew, too."""
+    if inherit == "none":
+        return study.offspring * study.epochs * epoch
+    return study.offspring * ((study.child_epochs + (study.distill or 0)) * epoch + 2 * SETTLING_ROWS)
+
+
+def samples(study, run):
+    """Trained samples by generation; a training that failed counts in full."""
+    full = study.epochs * epoch_samples(study, run)
+    spent = [0] * len(run.generations())
+    for row in run.individuals():
+        spent[row.birth] += row.cost.get("samples", full)
+    return spent
+
+
+# ----------------------------------------------------------------------------------------------------- what they are
+
+
+def volume(study, points):
+    """The share of the rectangle that (error, parameters) dominate."""
+    low, high = map(log10, study.params)
+    guess = 1 - 1 / study.classes
+    losses = [[error, log10(params)] for error, params in points]
+    return pareto.hypervolume(losses, [guess, high]) / (guess * (high - low)) if losses else 0.0
+
+
+def volumes(study, run):
+    """The hypervolume after every generation."""
+    rows = [row for row in run.individuals() if row.status == "ok"]
+    return [
+        volume(study, [(row.values["error"], row.values["params"]) for row in rows if row.birth <= generation])
+        for generation in range(len(run.generations()))
+    ]
+
+
+def on_test_rows(study, run):
+    """The front's hypervolume with the search's own weights, measured on rows that no search sees."""
+    data, (x, y) = run.task.load(run.recipe.seed), run.task.load_test(run.recipe.seed)
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    inputs = torch.from_numpy((x - data.mean.reshape(shape)) / data.std.reshape(shape)).float()
+    points = []
+    for row in run.front():
+        with torch.inference_mode():
+            told = torch.cat([run.network(row.id)(part) for part in inputs.split(500)]).argmax(1).numpy()
+        points.append((float(np.mean(told != y)), row.values["params"]))
+    return volume(study, points)
+
+
+def trained_anew(study, run):
+    """The hypervolume of five of the front on test rows after the recipe's final training from scratch."""
+    tested = [row for row in evonas.test(run, pick=5).front() if row.tested]
+    return volume(study, [(row.tested["error"], row.values["params"]) for row in tested])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one search reached: hypervolumes and samples so far by generation, and the rest."""
+
+    volumes: list
+    samples: list
+    networks: int
+    failed: int
+    seconds: float
+    test: float
+    anew: float | None
+
+    @staticmethod
+    def of(study, run, final):
+        rows = run.individuals()
+        return Result(
+            volumes(study, run),
+            list(accumulate(samples(study, run))),
+            len(rows),
+            sum(row.status != "ok" for row in rows),
+            sum(one["seconds"] for one in run.generations()),
+            on_test_rows(study, run),
+            trained_anew(study, run) if final else None,
+        )
+
+    def samples_to(self, volume):
+        """Trained samples at the end of the first generation that reaches a hypervolume."""
+        return next((spent for spent, now in zip(self.samples, self.volumes, strict=True) if now >= volume), inf)
+
+
+# -------------------------------------------------------------------------------------------------------- the tables
+
+
+def spread(values, digits=3):
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def report(name, results, final):
+    """Tables of one task; `results[method]` holds those of each seed."""
+    seeds = len(results[OURS])
+    head = ["method", "hypervolume", "on test rows", *["trained anew, test rows"] * final, "samples", "networks", "s"]
+    print(f"\n## {name}, {seeds} seeds\n\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
+    for method, found in results.items():
+        cells = [spread([one.volumes[-1] for one in found]), spread([one.test for one in found])]
+        cells += [spread([one.anew for one in found])] * final
+        cells += [spread([one.samples[-1] for one in found], 0), spread([one.networks for one in found], 0)]
+        cells += [spread([one.seconds for one in found], 0)]
+        failed = sum(one.failed for one in found)
+        print(f"| {method}{f' ({failed} failed)' * (failed > 0)} | {' | '.join(cells)} |")
+    ratios = [
+        ours.samples_to(twin.volumes[-1]) / twin.samples[-1]
+        for ours, twin in zip(results[OURS], results[TWIN], strict=True)
+    ]
+    told = ", ".join("never" if ratio == inf else f"{ratio:.2f}" for ratio in ratios)
+    average = "-" if inf in ratios else f"{statistics.mean(ratios):.2f}"
+    print(f"\nSamples until the twin's final hypervolume, as a share of the twin's: {told}; mean {average}.")
+    for rival in RIVALS:
+        pairs = list(zip(results[OURS], results[rival], strict=True))
+        wins = {
+            "validation": sum(ours.volumes[-1] > other.volumes[-1] for ours, other in pairs),
+            "test rows": sum(ours.test > other.test for ours, other in pairs),
+        }
+        if final:
+            wins["trained anew"] = sum(ours.anew > other.anew for ours, other in pairs)
+        counts = ", ".join(f"{kind} {count} of {seeds}" for kind, count in wins.items())
+        print(f"Higher than {rival}: {counts}.")
+
+
+@cache
+def machine():
+    """Versions and processor."""
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    processor = f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+    return f"evonas {metadata.version('evonas')}, torch {torch.__version__}, {processor}, one thread"
+
+
+def _cpuinfo():
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tasks", nargs="+", choices=STUDIES, default=["digits", "mnist1d"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the budget")
+    parser.add_argument("--runs", type=Path, default=Path("runs/inheritance"))
+    parser.add_argument("--final", action="store_true", help="train five of every front anew, for the test rows")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    print(machine())
+    for name in chosen.tasks:
+        results = {method: [] for method in METHODS}
+        for seed in range(chosen.first, chosen.first + chosen.seeds):
+            for method, (kind, inherit) in METHODS.items():
+                called = f"{name}-{kind}-{inherit}-x{chosen.scale:g}-{seed}".replace(".", "_")
+                run = searched(STUDIES[name], method, seed, chosen.scale, called, chosen.runs)
+                results[method].append(Result.of(STUDIES[name], run, chosen.final))
+                last = results[method][-1]
+                print(f"- {called}: {last.volumes[-1]:.3f}, {last.samples[-1]:,} samples", flush=True)
+        report(name, results, chosen.final)
+
+
+if __name__ == "__main__":
+    main()
