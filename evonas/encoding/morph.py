@@ -7,7 +7,7 @@ Elsken, Metzen and Hutter 2019 (LEMONADE), section 3; Chen, Goodfellow and Shlen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -120,7 +120,7 @@ def _standing(edit: Edit, genome: DagGenome, new: str) -> dict[str, Layout | str
 
 def refusal(space: DagEncoding, genome: DagGenome, edit: Edit) -> str | None:
     """Why an edit does not keep the function of a genome's network, or None where it does."""
-    child = grafted(genome, edit) if edit.op in APPLIED else None
+    child = grafted(genome, edit) if edit.op in PROPOSALS else None
     if child is None or edit.op not in EXACT:
         return f"{edit.op} is no exact morphism; exact are: {', '.join(EXACT)}"
     return _Comparison(space.decode(genome), space.decode(child), edit, graft(edit, genome)).reason()
@@ -595,5 +595,3 @@ PROPOSALS: Mapping[str, Proposal] = {
     "shrink_kernel": _propose_kernel("shrink_kernel"),
 }
 """The table of morphisms: what proposes an edit, None where the drawn place is impossible."""
-
-APPLIED: Iterable[str] = frozenset(PROPOSALS)
