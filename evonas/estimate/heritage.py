@@ -4,7 +4,7 @@ the first one, which a child may be taught before it learns from the targets."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from evonas.phenotype import network as phenotype
 from evonas.phenotype.inherit import Parent
 from evonas.phenotype.network import Moments
 
-__all__ = ["Teacher", "carry_moments", "kept_moments", "parents", "settle"]
+__all__ = ["Teacher", "carry_moments", "kept_moments", "parents"]
 
 MEMORY = 10
 """Steps that AdamW's inherited moments count for. New entries begin at 0: beside thousands of steps they would make
@@ -139,23 +139,3 @@ class Teacher:
         heat = self.settings.temperature
         told, known = (functional.log_softmax(logits / heat, 1) for logits in (outputs, wanted))
         return functional.kl_div(told, known, reduction="batchmean", log_target=True) * heat**2
-
-
-@torch.no_grad()
-def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Takes the running statistics of batch norms anew, as the mean over some batches; all else is as in evaluation.
-
-    An edit changes what the norms behind it see, and a short training leaves a part of what they saw before: over 23
-    children on digits the error after a distillation of one epoch was 39 points above the parent's, with this 27."""
-    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
-    network.eval()
-    memories = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean of all batches
-        norm.train()
-    for x in batches if norms else ():
-        network(x)
-    for norm, memory in zip(norms, memories, strict=True):
-        norm.momentum = memory
-        norm.eval()

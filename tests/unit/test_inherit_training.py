@@ -26,7 +26,7 @@ from evonas.encoding.dag import DagEncoding, DagSettings
 from evonas.estimate import Distill, FinalSettings, Inherit, Optimizer, TrainSettings
 from evonas.estimate import train as training
 from evonas.estimate.data import prepare, stage
-from evonas.estimate.heritage import Teacher, carry_moments, kept_moments, parents, settle
+from evonas.estimate.heritage import Teacher, carry_moments, kept_moments, parents
 from evonas.estimate.train import Limits, Mode, TrainEstimator, distil
 from evonas.marks import Marks
 from evonas.phenotype import network
@@ -225,8 +225,7 @@ def test_children_train_fewer_epochs_at_their_own_rate(family: Family) -> None:
     assert {point["lr"] for point in child.curve[1:]} == {0.03}
     assert {point["lr"] for point in founder.curve} == {0.2}
     assert (child.cost["epochs"], founder.cost["epochs"]) == (2, 3)
-    settled = min(training.SETTLING_ROWS, len(estimator._rows.x_train)) // 32 * 32
-    assert child.cost["samples"] - settled == founder.cost["samples"] * 2 // 3
+    assert child.cost["samples"] == founder.cost["samples"] * 2 // 3
 
 
 def test_without_numbers_of_their_own_children_train_as_founders_do(family: Family) -> None:
@@ -317,9 +316,9 @@ def test_only_children_of_edits_that_change_the_function_are_taught(family: Fami
     estimator = TrainEstimator(recipe(inherit=TAUGHT))
     pupil, heir = (good(estimator.estimate(family.child(op))) for op in ("narrow", "widen"))
     steps = len(estimator._rows.x_train) // 32
-    taught = round(0.5 * steps) * 32 + min(training.SETTLING_ROWS, steps * 32)
+    taught = round(0.5 * steps) * 32
     assert pupil.cost["distilled_samples"] == taught
-    assert pupil.cost["samples"] - taught == heir.cost["samples"] == steps * 32 + training.SETTLING_ROWS
+    assert pupil.cost["samples"] - taught == heir.cost["samples"] == steps * 32
     assert pupil.cost["epochs"] == 1 + taught / (steps * 32)
     assert "distilled_error" in pupil.cost
     assert not [key for key in heir.cost if key.startswith("distilled")] and heir.cost["epochs"] == 1
@@ -331,7 +330,7 @@ def test_a_distillation_may_have_batches_of_its_own(family: Family) -> None:
     estimator = TrainEstimator(recipe(inherit={**WEIGHTS, "distill": {"epochs": 0.5, "batch_size": 8}}))
     pupil = good(estimator.estimate(family.child("narrow")))
     steps = len(estimator._rows.x_train) // 8
-    assert pupil.cost["distilled_samples"] == round(0.5 * steps) * 8 + min(training.SETTLING_ROWS, steps * 8)
+    assert pupil.cost["distilled_samples"] == round(0.5 * steps) * 8
 
 
 @pytest.mark.parametrize("task", ["digits", "diabetes"])
@@ -358,27 +357,26 @@ def test_distillation_brings_a_child_near_its_parent(task: str, tmp_path: Path) 
     done = distil(pupil, sage, rows, settings, mode, 5, Limits(None, None))
     assert distance() < 0.5 * before
     epoch = len(x) // 32 * 32
-    assert done.samples == 4 * epoch + min(training.SETTLING_ROWS, epoch)
-    assert done.epochs == pytest.approx(done.samples / epoch)
+    assert (done.samples, done.epochs) == (4 * epoch, 4)
     assert network.to_bytes(teacher) == knowing, "the parent learns nothing"
 
 
-def test_norms_settle_on_the_mean_of_what_they_see_and_nothing_else_moves() -> None:
-    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.BatchNorm1d(4))
-    draws = torch.Generator().manual_seed(0)
-    batches = [torch.randn(8, 3, generator=draws) + 5 for _ in range(4)]
-    parameters = {name: value.detach().clone() for name, value in net.named_parameters()}
-    settle(net.train(), batches)
-    with torch.no_grad():
-        seen = [net[0](x) for x in batches]
-    first: Any = net[1]
-    torch.testing.assert_close(first.running_mean, torch.stack([one.mean(0) for one in seen]).mean(0))
-    torch.testing.assert_close(first.running_var, torch.stack([one.var(0) for one in seen]).mean(0))
-    assert first.momentum == 0.1 and not any(part.training for part in net.modules())
-    assert all(torch.equal(value, parameters[name]) for name, value in net.named_parameters())
-    before = net[3].running_mean.clone()  # type: ignore[union-attr, operator]
-    settle(net, batches)
-    assert torch.equal(net[3].running_mean, before), "no dropout"
+@pytest.mark.parametrize("heir", [False, True])
+def test_norms_of_heirs_forget_what_their_parents_saw(heir: bool, family: Family) -> None:
+    """With a rate that moves nothing, the statistics of an heir are those of its own batches alone."""
+    still = recipe(optimizer={"kind": "sgd", "lr": 1e-12}, epochs=1, batch_size=128)
+    estimator = TrainEstimator(still)
+    steps = len(estimator._rows.x_train) // 128
+    net: Any = network.build(family.space.decode(family.genome))
+    network.load(net, _tensors(family))
+    norm = next(part for part in net.modules() if isinstance(part, nn.BatchNorm2d))
+    means: list[Tensor] = []
+    norm.register_forward_pre_hook(lambda _, x: means.append(x[0].mean((0, 2, 3))) if norm.training else None)
+    norm.running_mean.fill_(1e6)
+    training.train(net, estimator._rows, estimator._settings, Mode(CPU, None, True), 5, Limits(None, None), heir=heir)
+    assert len(means) == steps < 10
+    left = norm.running_mean - torch.stack(means).mean(0).detach()
+    assert bool((left.abs() < 1e-4).all()) if heir else bool((left > 1e5).all())
 
 
 def test_the_loss_is_what_hinton_wrote() -> None:
