@@ -385,7 +385,9 @@ class _Carrier:
         if fresh.dim() == 0 or step.op == "gate":
             return source.clone()
         rows, columns = self._both(step, part, number)
-        if len(rows.source) != fresh.shape[0]:  # an operation of another kind, of which nothing fits
+        before = self._before(step, number)
+        # of an operation of another kind nothing fits: a norm of filters is none of handed on channels
+        if len(rows.source) != fresh.shape[0] or (before and _makes(before, part) != _makes(step, part)):
             return fresh.clone()
         made = fresh.clone()
         if fresh.dim() == 1 or "depthwise" in part:
@@ -397,7 +399,7 @@ class _Carrier:
     def _both(self, step: Step, part: str, number: int) -> tuple[_Axis, _Axis]:
         """Where rows and columns of a step's tensors come from: rows are the step's own channels, but where every
         channel is handled by itself they are those of its input."""
-        own = step.op in ("conv", "separable", "linear") and "depthwise" not in part
+        own = _makes(step, part)
         key = (step.name, "own" if own else "handed on")
         if key not in self._axes:
             before = self._before(step, number)
@@ -470,6 +472,11 @@ class _Carrier:
 
     def _widths(self, name: str) -> int:
         return self._steps[0][name].shape[0]
+
+
+def _makes(step: Step, part: str) -> bool:
+    """Whether the rows of a part of a step are channels that it makes, not those that it is given."""
+    return step.op in ("conv", "separable", "linear") and "depthwise" not in part
 
 
 def matched(child: Labels, parent: Labels) -> Indices:

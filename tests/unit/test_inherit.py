@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -291,6 +292,20 @@ def test_ten_ordinary_mutations_in_a_row_always_carry() -> None:
         assert made.share * now <= was + 1e-6
         shares.append(made.share * now / was)
     assert min(shares) > 0
+
+
+@pytest.mark.parametrize("given", [4, 12])
+@pytest.mark.parametrize("new", [{"op": "identity"}, {"op": "conv", "channels": 8, "kernel": 3}])
+def test_a_norm_of_filters_is_none_of_channels_that_are_handed_on(new: dict[str, Any], given: int) -> None:
+    """Where an operation of another kind takes a layer's place, its norm begins anew, whatever the widths."""
+    old: dict[str, Any] = CONV if new["op"] == "identity" else {"op": "identity", "norm": "batch"}
+    genome = chain({**CONV, "channels": given}, old)
+    mark = genome.live[2]
+    edit = Edit("change_op", (mark,), (), {**new, "norm": "batch"})
+    before, child = lively(genome), apply(genome, edit)
+    made = inherit(SPACE, [parent(genome, before)], [edit], child, 1)
+    assert bool((made.tensors[f"layer{mark}.norm.running_var"] == 1).all())
+    assert made.sources[f"layer{mark}"] == {}, "nothing of it is the parent's"
 
 
 def test_children_of_two_take_each_gene_with_its_weights() -> None:
