@@ -165,6 +165,9 @@ class LemonadeSettings(Settings):
     draws them all alike."""
     crossover: float = Field(default=0.0, ge=0, le=1)
     """Probability that a child has a second parent, drawn like the first; it is mutated all the same."""
+    continued: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a proposal is no child but a member of the population as it is, which is trained on from its
+    weights (estimator.inherit): where trainings are short, small networks need more of them."""
     limit: int | None = Field(default=None, ge=1)
     """Most individuals of a population, the least crowded of the front; null for the whole front."""
     speciation: SpeciationSettings | None = Field(default_factory=SpeciationSettings)

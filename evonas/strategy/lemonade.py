@@ -66,6 +66,11 @@ def accepted(rarity: Reals, count: int, rng: np.random.Generator) -> Ints:
     return np.sort(np.argsort(-(rarity + rng.gumbel(size=len(rarity))), kind="stable")[:count])
 
 
+def _again(parent: Individual, state: State) -> Individual:
+    """A child that is its parent: with inherited weights its training goes on."""
+    return Individual(-1, parent.genome, (parent.id,), (), state.generation)
+
+
 @dataclass(frozen=True)
 class Lemonade:
     """Generations of few children accepted of many proposed; whoever is dominated leaves the population."""
@@ -128,18 +133,21 @@ class Lemonade:
     def _proposed(
         self, state: State, parents: Sequence[tuple[Individual, Individual | None]], book: MarkBook
     ) -> list[Individual]:
-        """A new child of each that finds one, all without an id yet; a copy if not one of them does."""
+        """A new child of each that finds one, or the parent itself, all without an id yet; a copy if there is none."""
         seen = {one.genome.key for one in state.population}
         proposals: list[Individual] = []
         for at, (parent, other) in enumerate(parents):
             rng = stream(self.problem.seed, "proposal", state.generation, at)
+            if self.settings.continued and rng.random() < self.settings.continued:
+                if all(one.parents != (parent.id,) or one.edits for one in proposals):
+                    proposals.append(_again(parent, state))
+                continue
             mated, ids = self._mated(parent, other, rng, book)
             made = unseen(partial(self._varied, mated, rng, book), seen)
             if made is not None:
                 seen.add(made[0].key)
                 proposals.append(Individual(-1, made[0], ids, made[1], state.generation))
-        parent = parents[0][0]
-        return proposals or [Individual(-1, parent.genome, (parent.id,), (), state.generation)]
+        return proposals or [_again(parents[0][0], state)]
 
     def _mated(
         self, parent: Individual, other: Individual | None, rng: Random, book: MarkBook

@@ -298,6 +298,22 @@ def test_founders_lead_the_first_generation() -> None:
     assert len(born) == 7 and all(one.parents == () for one in born)
 
 
+def test_members_are_trained_on_each_once_a_generation() -> None:
+    search = lemonade(continued=0.5, offspring=32)
+    state, again, others = begin(), 0, 0
+    for _ in range(5):
+        adults = {one.id: one.genome.key for one in state.population}
+        born, asked = search.ask(state)
+        if adults:
+            same = [child for child in born if not child.edits]
+            assert all(adults[child.parents[0]] == child.genome.key for child in same)
+            assert len({child.parents for child in same}) == len(same)
+            again, others = again + len(same), others + len(born) - len(same)
+        state = search.tell(asked, [(child, judge(child)) for child in born])
+    assert again and others
+    assert all(child.edits for child in lemonade(offspring=32).ask(state)[0])
+
+
 def test_children_are_new_and_pass_the_screen() -> None:
     search = lemonade(screen=lambda genome: genome.genes[2] < 0.5, offspring=32)
     state = begin()
@@ -441,6 +457,13 @@ def test_a_cheap_objective_is_needed() -> None:
     assert "add one of params, flops, memory, depth" in str(told.value)
     assert str(told.value).startswith("recipe:2: objectives:")
     recipe.read("task: {kind: digits}\nobjectives: [error, flops]\nstrategy: {kind: lemonade}\n")
+
+
+def test_training_on_needs_weights_to_go_on_from() -> None:
+    text = "task: {kind: digits}\nobjectives: [error, flops]\nstrategy: {kind: lemonade, continued: 0.3}\n"
+    with pytest.raises(InvalidRecipe, match="there are no weights to go on from: set estimator"):
+        recipe.read(text)
+    recipe.read(text + "estimator: {kind: train, inherit: weights}\n")
 
 
 def test_no_more_can_be_accepted_than_proposed() -> None:
