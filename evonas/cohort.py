@@ -131,6 +131,83 @@ class Scored(Sequence[tuple[Individual, Estimate]]):
         return individual, self.scores[individual.id]
 
 
+STATUSES = ("ok", "failed", "pruned", "waiting")
+"""How it stands with an individual; one that waits has no estimate yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Everyone:
+    """The individuals of a run, or of some generations of it, by position: `ids` (n,) ascending, `births` (n,),
+    `status` (n,) an index into STATUSES, `columns` of values by name (n,), NaN where there is none, `reasons` of
+    failures by position, `seconds` and `samples` (n,) that their estimates took, 0 where that was not counted."""
+
+    ids: Ids
+    births: Ids
+    status: NDArray[np.uint8]
+    columns: Mapping[str, NDArray[np.float64]]
+    reasons: Mapping[int, str]
+    seconds: NDArray[np.float64]
+    samples: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @staticmethod
+    def told(generation: int, scores: Scores) -> Everyone:
+        """Those born in a generation that was estimated as a whole."""
+        count = len(scores.ids)
+        return Everyone(
+            scores.ids,
+            np.full(count, generation, dtype=np.int64),
+            np.where(scores.ok, 0, 1).astype(np.uint8),
+            scores.columns,
+            scores.failed,
+            np.full(count, scores.cost.get("seconds", 0.0)),
+            np.zeros(count),
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Everyone]) -> Everyone:
+        """One after the other, ids ascending from part to part."""
+        names = dict.fromkeys(name for part in parts for name in part.columns)
+        starts = np.cumsum([0, *map(len, parts)]).tolist()
+        return Everyone(
+            np.concatenate([part.ids for part in parts]) if parts else np.zeros(0, dtype=np.int64),
+            np.concatenate([part.births for part in parts]) if parts else np.zeros(0, dtype=np.int64),
+            np.concatenate([part.status for part in parts]) if parts else np.zeros(0, dtype=np.uint8),
+            {name: np.concatenate([_column(part, name) for part in parts]) for name in names},
+            {start + at: why for part, start in zip(parts, starts, strict=False) for at, why in part.reasons.items()},
+            np.concatenate([part.seconds for part in parts]) if parts else np.zeros(0),
+            np.concatenate([part.samples for part in parts]) if parts else np.zeros(0),
+        )
+
+    def before(self, generation: int) -> Everyone:
+        """Those born before a generation."""
+        count = int(np.count_nonzero(self.births < generation))
+        assert not count or self.births[:count].max() < generation, "births ascend with ids"
+        return Everyone(
+            self.ids[:count],
+            self.births[:count],
+            self.status[:count],
+            {name: column[:count] for name, column in self.columns.items()},
+            {at: why for at, why in self.reasons.items() if at < count},
+            self.seconds[:count],
+            self.samples[:count],
+        )
+
+    def positions(self, ids: Sequence[int] | Ids) -> Ids:
+        """Where the individuals with these ids are; those that are not here are left out."""
+        wanted = np.asarray(ids, dtype=np.int64)
+        at = np.searchsorted(self.ids, wanted)
+        inside = at < len(self.ids)
+        found: Ids = at[inside][self.ids[at[inside]] == wanted[inside]]
+        return found
+
+
+def _column(part: Everyone, name: str) -> NDArray[np.float64]:
+    return part.columns[name] if name in part.columns else np.full(len(part), np.nan)
+
+
 # ----------------------------------------------------------------------------------------------------------- as bytes
 
 

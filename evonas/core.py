@@ -225,7 +225,7 @@ class Edit:
         return Edit(data["op"], tuple(data["where"]), tuple(data["made"]), data["args"])
 
     def __str__(self) -> str:
-        args = ", ".join(_told(name, value) for name, value in self.args.items())
+        args = ", ".join(_told(name, value) for name, value in self.args.items() if value != [])
         where = f" at {', '.join(map(str, self.where))}" if self.where else ""
         return self.op + where + (f" ({args})" if args else "")
 

@@ -20,13 +20,14 @@ from evonas.core import Json, RecipeError, Settings, nearest, valid_name
 from evonas.estimate import FinalSettings
 from evonas.imported import Imported
 from evonas.objective import ObjectiveSettings
+from evonas.tracking import WRITERS, TrackerSettings
 from evonas.validation import Mistake, Place, Section, descriptions, mistakes, models, section_of, show, spelled
 
 VERSION = 1
 """The recipe version that this evonas writes; it reads all up to this one."""
 
-RESUMABLE = ("strategy.generations", "pool", "estimator.time_limit", "estimator.memory_limit", "final")
-"""What a resume may change: how long, where and under which guards, never what is searched."""
+RESUMABLE = ("strategy.generations", "pool", "estimator.time_limit", "estimator.memory_limit", "final", "tracking")
+"""What a resume may change: how long, where, under which guards and who is told, never what is searched."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -67,6 +68,13 @@ class _OrName:
         return {"anyOf": [{"enum": objective.names()}, handler(schema)]}
 
 
+class _OrKind:
+    """Tells editors that a bare kind stands for a tracker's section."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(WRITERS)}, handler(schema)]}
+
+
 _Task = Annotated[Any, Section(task.TABLE, imports=Imported)]
 _Encoding = Annotated[Any, Section(encoding.TABLE, "dag", imports=encoding.ImportedEncoding)]
 _Strategy = Annotated[Any, Section(strategy.TABLE, "nsga2", imports=strategy.ImportedStrategy)]
@@ -99,6 +107,8 @@ class Recipe(Settings):
     """The last training of chosen networks by `evonas test`; what is not written here is as in `estimator`."""
     store: StoreSettings = StoreSettings()
     """What the run folder keeps."""
+    tracking: tuple[Annotated[TrackerSettings, _OrKind()], ...] = ()
+    """Who is told the run's numbers while it goes on, such as `[tensorboard]`; it decides nothing."""
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -320,11 +330,19 @@ def _located(recipe: Recipe, folder: Path | None) -> Recipe:
     for room in _ROOMS:
         settings = task.located(recipe.task, folder) if room == "task" else getattr(recipe, room)
         changes[room] = _function_in(_function_in(settings, "kind", folder), "function", folder)
+    changes["tracking"] = tuple(_tracker_in(one, folder) for one in recipe.tracking)
     initial = getattr(recipe.encoding, "initial", ())
     found = tuple(_founder_in(one, folder) for one in initial)
     if found != initial:
         changes["encoding"] = changes["encoding"].model_copy(update={"initial": found})
     return recipe.model_copy(update=changes)
+
+
+def _tracker_in(settings: TrackerSettings, folder: Path) -> TrackerSettings:
+    """The settings with a folder taken from `folder`; addresses of servers as they are."""
+    if settings.kind != "tensorboard" or settings.to is None:
+        return settings
+    return settings.model_copy(update={"to": str(folder / Path(settings.to).expanduser())})
 
 
 def _founder_in(entry: str, folder: Path) -> str:
@@ -415,6 +433,13 @@ def _nothing_to_inherit(recipe: Recipe) -> Iterator[Mistake]:
             yield Mistake((room, "inherit"), text)
 
 
+def _nothing_to_continue(recipe: Recipe) -> Iterator[Mistake]:
+    """Without inherited weights a member that is trained on would only be trained anew."""
+    if getattr(recipe.strategy, "continued", 0) and not estimate.inherits(recipe.estimator):
+        cure = "set estimator.inherit: weights, or continued: 0"
+        yield Mistake(("strategy", "continued"), f"there are no weights to go on from: {cure}")
+
+
 def _initial_too_many(recipe: Recipe) -> Iterator[Mistake]:
     genomes = len(getattr(recipe.encoding, "initial", ()))
     population = getattr(recipe.strategy, "population", genomes)
@@ -452,6 +477,7 @@ RULES = (
     Rule(frozenset({"objectives", "estimator"}), _recorded_by_none),
     Rule(frozenset({"task", "encoding", "estimator"}), _no_whole_population),
     Rule(frozenset({"encoding", "estimator", "final"}), _nothing_to_inherit),
+    Rule(frozenset({"strategy", "estimator"}), _nothing_to_continue),
     Rule(frozenset({"encoding", "strategy"}), _initial_too_many),
     Rule(frozenset({"objectives", "strategy"}), _nothing_cheap),
 )
@@ -552,6 +578,9 @@ final:
 # What the run folder keeps: weights of the front and the population, or of all.
 store:
   keep_weights: front
+
+# Who else is told the run's numbers: tensorboard (evonas[tensorboard]), mlflow (evonas[mlflow]).
+tracking: []
 """
 
 _NEAT_STARTER = """\
@@ -593,6 +622,9 @@ estimator:
 # What the run folder keeps: the front and the species' champions, or all individuals.
 store:
   individuals: champions
+
+# Who else is told the run's numbers: tensorboard (evonas[tensorboard]), mlflow (evonas[mlflow]).
+tracking: []
 """
 
 

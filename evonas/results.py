@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +13,23 @@ import numpy as np
 
 from evonas import encoding, objective, pareto, task
 from evonas import recipe as recipes
-from evonas.cohort import Scored
+from evonas.cohort import Everyone, Scored
 from evonas.core import Estimate, Genome, Individual, Objective, RecipeError, State
 from evonas.estimate import inherits
 from evonas.store import Store
 
 if TYPE_CHECKING:
+    import pandas
     from torch import nn
 
     from evonas.encoding.plan import Plan
     from evonas.phenotype.export import Card
+    from evonas.report.frames import What
+    from evonas.report.pictures import Plot
+
+
+Exported = Literal["module", "onnx", "torch-export", "genome"]
+"""What a network is exported to."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,19 @@ class Row:
     knee: bool
     tested: Mapping[str, float]
     cost: Mapping[str, float] = field(default_factory=dict)
+
+
+class Rows(list[Row]):
+    """Individuals of one run, in order; a notebook shows them as a table."""
+
+    def __init__(self, rows: Iterable[Row], run: Run) -> None:
+        super().__init__(rows)
+        self._run = run
+
+    def _repr_html_(self) -> str:
+        from evonas.report import html
+
+        return html.rows(self, self._run)
 
 
 @dataclass(frozen=True)
@@ -74,6 +94,26 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<evonas run {self.name!r}: {self.status}, {len(self.generations())} generations>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the run in a few words, its front as a figure and as a table."""
+        from evonas.report import html
+
+        return html.run(self)
+
+    @property
+    def plot(self) -> Plot:
+        """The run's figures, as matplotlib Figures and as files: `run.plot.front("front.pdf")`."""
+        from evonas.report.pictures import Plot
+
+        return Plot(self)
+
+    def to_frame(self, what: What = "individuals") -> pandas.DataFrame:
+        """The run's data as a pandas DataFrame (needs the extra evonas[data]): `individuals`, `front`, `generations`,
+        `species`, `curves`, `tests`."""
+        from evonas.report import frames
+
+        return frames.frame(self, what)
 
     @property
     def name(self) -> str:
@@ -154,11 +194,19 @@ class Run:
         ids = self.store.front(generation)
         rows = self._rows(ids)
         first = self.objectives[0]
-        return sorted(rows, key=lambda row: (first.loss(row.values[first.name]), row.id))
+        return Rows(sorted(rows, key=lambda row: (first.loss(row.values[first.name]), row.id)), self)
 
     def individuals(self) -> list[Row]:
         """Every individual of the run, by id."""
-        return self._rows(None)
+        return Rows(self._rows(None), self)
+
+    def rows(self, ids: Sequence[int]) -> list[Row]:
+        """Some individuals, in this order; RecipeError for one that is not in the run."""
+        return Rows(self._rows(ids), self)
+
+    def everyone(self, since: int = 0) -> Everyone:
+        """All individuals as arrays, born in generation `since` or later; a million of them take a few seconds."""
+        return self.store.everyone(since)
 
     def knee(self) -> int | None:
         """Id of the front member with the best trade-off, None on fronts of fewer than three.
@@ -180,7 +228,7 @@ class Run:
             parents = self.store.kept(self.individual(pending.pop()).parents) - family
             family |= parents
             pending += sorted(parents)
-        return self._rows(sorted(family))
+        return Rows(self._rows(sorted(family)), self)
 
     def bequests(self, id: int) -> list[Bequest]:
         """By gene of an individual's network, whose weights it was born with: its parents', and of whom they had them.
@@ -246,15 +294,48 @@ class Run:
             )
         raise RecipeError(f"individual {id} has no weights ({why}); choose one of the front: {self._front_ids()}")
 
-    def export(self, id: int, folder: str | Path, to: Literal["module", "onnx"] = "module") -> tuple[Path, ...]:
-        """Writes the network as a self-contained PyTorch module with weights and genome, or as an ONNX file (needs the
-        extra evonas[onnx]); returns the files' paths."""
-        from evonas.phenotype.export import export_module, export_onnx
+    def export(self, id: int, folder: str | Path, to: Exported = "module") -> tuple[Path, ...]:
+        """Writes the network as a self-contained PyTorch module with weights and genome, as an ONNX file (needs the
+        extra evonas[onnx]), as a torch.export program, or its genome alone; beside it a model card, `README.md`.
+        Returns the files' paths."""
+        from evonas.phenotype.export import write
+        from evonas.report import card
 
-        plan, weights, card, name = self.plan(id), self.weights(id), self._card(id), f"{self.name}-{id}"
+        files = self._export(id, Path(folder), to)
+        readme = Path(folder) / "README.md"
+        if readme.exists() and card.HEAD not in readme.read_text("utf-8", "replace"):
+            readme = Path(folder) / f"{files[0].stem}.md"  # somebody's own README stays
+        written = card.text(self, id, to, [file.name for file in files])
+        return (*files, write(readme, written.encode()))
+
+    def _export(self, id: int, folder: Path, to: Exported) -> tuple[Path, ...]:
+        from evonas.phenotype import export
+
+        name = f"{self.name}-{id}"
+        if to == "genome":
+            return (export.export_genome(self._entry(id), folder / f"{name}.json"),)
+        plan, weights, card = self.plan(id), self.weights(id), self._card(id)
         if to == "onnx":
-            return (export_onnx(plan, weights, Path(folder) / f"{name}.onnx", card),)
-        return export_module(plan, weights, folder, name, card)
+            return (export.export_onnx(plan, weights, folder / f"{name}.onnx", card),)
+        if to == "torch-export":
+            return (export.export_program(plan, weights, folder / f"{name}.pt2", card),)
+        return export.export_module(plan, weights, folder, name, card)
+
+    def _entry(self, id: int) -> dict[str, Any]:
+        """A genome as the zoo keeps one: with what it is for, so that it can be shown without its run."""
+        about, plan, (row,) = self.about["task"], self.plan(id), self.rows([id])
+        known = [one.name for one in self.objectives if one.name in row.values]
+        norm = getattr(self.recipe.encoding, "edge_norm", None)
+        return {
+            "name": f"{self.name}-{id}",
+            "about": ", ".join(f"{name} {row.values[name]:.6g}" for name in known),
+            "source": f"evonas {self.about['evonas']}, run {self.name}, individual {id}",
+            "task": {"kind": self.recipe.task.kind, "input": about["input"], "outputs": about["outputs"]},
+            "params": plan.params,
+            "flops": plan.flops,
+            **({} if norm is None else {"edge_norm": norm}),
+            "genome": self.encoding.to_json(self.genome(id)),
+        }
 
     def _card(self, id: int) -> Card:
         """What the individual's network is for."""

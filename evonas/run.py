@@ -9,6 +9,7 @@ import platform
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evonas import encoding, estimate, native, objective, pool, strategy, task, zoo
+from evonas import encoding, estimate, native, objective, pool, strategy, task, tracking, zoo
 from evonas import recipe as recipes
 from evonas.cohort import Cohort, Scored, Scores
 from evonas.core import (
@@ -460,6 +461,7 @@ def _follow(
     `founders` are those of a run that has just been made, if they were read already."""
     run = Run(store, recipe)
     workers: Pool | None = None
+    trackers = _trackers(run)
     try:
         with _Stop() as stop, _rare_collections():
             try:
@@ -468,21 +470,55 @@ def _follow(
                 first = [Founder(one.source, run.encoding.from_json(one.genome)) for one in settled]
                 posed = problem(run.recipe, run.encoding, first)
                 workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch")
-                watch = _Watch(run, observer, state, workers.workers)
+                watch = _Watch(run, observer, state, workers.workers, trackers)
                 search = _Search(run, strategy.build(run.recipe.strategy, posed), workers, watch, stop, settled)
                 state = search.caught_up(state)
                 if onward or _goal(state) is None:
                     state = search.follow(state)
                 search.settle(state)
             except KeyboardInterrupt:
+                trackers.follow(_points(run))
+                trackers.close(3.0)
                 raise _interrupted(run, stop) from None
         store.event("finished", f"{state.generation} generations, {state.evaluations} estimates{_told_goal(state)}")
         watch.end(state)
     finally:
         if workers is not None:
             workers.close()
+        trackers.close()
         store.close()
     return Run(Store.open(store.folder), run.recipe)
+
+
+def _trackers(run: Run) -> tracking.Trackers:
+    """Who is told the run's numbers; what a tracker cannot do is a warning and an event of the run, once."""
+
+    def warn(why: str) -> None:
+        run.store.event("warning", why)
+        warnings.warn(why, stacklevel=2)
+
+    recipe = run.recipe
+    facts = {
+        "task": recipe.task.kind, "encoding": recipe.encoding.kind, "strategy": recipe.strategy.kind,
+        "estimator": recipe.estimator.kind, "seed": str(recipe.seed),
+        "objectives": ", ".join(one.name for one in run.objectives), "evonas": run.about["evonas"],
+    }  # fmt: skip
+    key = tracking.key_of(run.about, run.name)
+    return tracking.Trackers(recipe.tracking, tracking.Identity(run.name, run.folder, key, facts), warn)
+
+
+def _points(run: Run) -> list[tracking.Point]:
+    return tracking.scalars(run.generations(), run.store.fronts()) if run.recipe.tracking else []
+
+
+def _ending(run: Run) -> tracking.Ending:
+    """What the trackers are told at the end: the front as a table and as a picture."""
+    from evonas.report import figures, tables
+
+    table = tables.individuals(run.front(), run.objectives)
+    figure = run.plot.front() if len(run.objectives) > 1 else run.plot.history()
+    picture = figures.render(figure, "png")
+    return tracking.Ending(len(run.generations()), tables.to_markdown(table), tables.to_csv(table), picture)
 
 
 def _settled(run: Run, founders: Sequence[Founder] | None) -> tuple[Settled, ...]:
@@ -742,8 +778,10 @@ class _Stop:
 class _Watch:
     """Turns the loop's steps into `Progress` for an observer."""
 
-    def __init__(self, run: Run, observer: Observer | None, state: State, workers: int) -> None:
-        self._run, self._observer = run, observer
+    def __init__(
+        self, run: Run, observer: Observer | None, state: State, workers: int, trackers: tracking.Trackers | None = None
+    ) -> None:
+        self._run, self._observer, self._trackers = run, observer, trackers
         self._began, self._first = time.monotonic(), state.generation
         self._failures = sum(row["failed"] for row in run.generations())
         self._last = Progress(
@@ -761,12 +799,16 @@ class _Watch:
     def batch(self, state: State, estimates: Collection[Estimate], total: int) -> None:
         failures = self._failures + sum(estimate.status == "failed" for estimate in estimates)
         evaluations = state.evaluations + len(estimates)
-        self._emit("batch", done=len(estimates), total=total, evaluations=evaluations, failures=failures)
+        reasons = [estimate.reason for estimate in estimates if estimate.status == "failed"]
+        reason = reasons[-1] if reasons else self._last.reason
+        self._emit("batch", done=len(estimates), total=total, evaluations=evaluations, failures=failures, reason=reason)
 
     def generation(self, state: State, failed: int) -> None:
         self._failures += failed
         if self._observer is not None:
             self._emit("generation", done=0, total=0, failures=self._failures, **self._standing(state))
+        if self._trackers is not None and self._trackers.due():
+            self._trackers.follow(_points(self._run))
 
     def trainings(self, done: int, total: int) -> None:
         """Final trainings under way."""
@@ -774,6 +816,9 @@ class _Watch:
 
     def end(self, state: State) -> None:
         self._emit("end", **self._standing(state))
+        if self._trackers is not None and self._run.recipe.tracking:
+            self._trackers.follow(_points(self._run))
+            self._trackers.end(_ending(self._run))
 
     def _standing(self, state: State) -> dict[str, Any]:
         statistics = self._run.statistics(state)

@@ -21,14 +21,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from evonas import yaml
 from evonas.cohort import (
+    STATUSES,
     Cohort,
+    Everyone,
     Scored,
     Scores,
     cohort_from_bytes,
@@ -55,7 +57,7 @@ from evonas.core import (
 )
 from evonas.marks import Marks
 
-__all__ = ["FORMAT", "Store", "StoreWarning", "state_from_json", "state_to_json"]
+__all__ = ["FORMAT", "Birth", "Passed", "Store", "StoreWarning", "state_from_json", "state_to_json"]
 
 FORMAT, SINCE = 2, "0.1.0"
 """The format of the run folder, and the first version of evonas that reads it."""
@@ -69,6 +71,28 @@ BUSY_SECONDS = 5.0
 
 Row = tuple[Any, ...]
 """A table's row without its hash: the key first."""
+
+
+class Birth(NamedTuple):
+    """How an individual came to be, without its genome, of which there is the key."""
+
+    id: int
+    birth: int
+    key: str
+    parents: tuple[int, ...]
+    edits: tuple[Edit, ...]
+
+
+class Passed(NamedTuple):
+    """A generation that has passed; `failed` is None where that was not counted."""
+
+    generation: int
+    evaluations: int
+    hypervolume: float | None
+    seconds: float | None
+    time: float
+    failed: int | None
+
 
 _TABLES: dict[str, tuple[str, ...]] = {
     "meta": ("name TEXT PRIMARY KEY", "value TEXT"),
@@ -672,9 +696,10 @@ class Store:
         """Whether generations were estimated as a whole, so that the journal leads on from an older state."""
         return self._has("journal") and self._db.execute("SELECT 1 FROM journal").fetchone() is not None
 
-    def _journal(self) -> Iterator[tuple[int, Scores]]:
+    def _journal(self, since: int = 0) -> Iterator[tuple[int, Scores]]:
         if self._has("journal"):
-            for generation, stamp, scores in self._db.execute("SELECT * FROM journal ORDER BY generation"):
+            query = "SELECT * FROM journal WHERE generation >= ? ORDER BY generation"
+            for generation, stamp, scores in self._db.execute(query, (since,)):
                 yield generation, scores_from_bytes(self._checked("journal", stamp, (generation, scores))[1])
 
     def individual(self, id: int, decode: Callable[[Json], Genome]) -> Individual:
@@ -698,6 +723,16 @@ class Store:
         with self._snapshot():
             key = self._births([id])[0][2]
             return loads(self._bodies({key})[key])
+
+    def birth(self, id: int) -> Birth:
+        """How an individual was born; RecipeError naming the highest id where there is none such."""
+        with self._snapshot():
+            return _birth(self._births([id])[0])
+
+    def births(self, ids: Iterable[int]) -> dict[int, Birth]:
+        """How individuals were born, by id; those that were not kept are left out."""
+        with self._snapshot():
+            return {id: _birth(row) for id, row in self._find("individuals", ids).items()}
 
     def parents(self, id: int) -> tuple[int, ...]:
         """The parents of an individual, by id."""
@@ -740,9 +775,20 @@ class Store:
     def generations(self) -> list[dict[str, Json]]:
         """One mapping per generation: generation, evaluations, hypervolume, seconds, time, the rest of its stats."""
         with self._snapshot():
-            rows = list(self._all("generations"))
-        names = ("generation", "evaluations", "hypervolume", "seconds", "time")
-        return [{**loads(row[5]), **dict(zip(names, row[:5], strict=True))} for row in rows]
+            return [_generation(row) for row in self._all("generations")]
+
+    def history(self) -> list[Passed]:
+        """How the run went, generation by generation, without the rest of their stats.
+
+        For drawing: rows are not checked one by one, which takes ten times as long; `generations` does."""
+        with self._snapshot():
+            return [Passed(*row) for row in self._db.execute(_HISTORY)]
+
+    def latest(self) -> dict[str, Json]:
+        """The newest generation as `generations` gives it; empty before the first."""
+        with self._snapshot():
+            newest = self._read_ledger().generation or 0
+            return next(map(_generation, self._of_generation("generations", newest)), {})
 
     def species(self, generation: int | None = None) -> list[dict[str, Json]]:
         """Species after `generation`, or after every generation.
@@ -758,6 +804,26 @@ class Store:
             if generation is None:
                 generation = self._read_ledger().generation or 0
             return [id for row in self._of_generation("fronts", generation) for id in loads(row[1])]
+
+    def fronts(self) -> dict[int, list[int]]:
+        """Ids of the front by generation, after each that is finished."""
+        with self._snapshot():
+            return {generation: loads(body) for generation, body in self._all("fronts")}
+
+    def everyone(self, since: int = 0) -> Everyone:
+        """All individuals born in generation `since` or later as arrays, also those of whole populations that were not
+        kept one by one.
+
+        For drawing: rows are counted against the ledger but not checked one by one, which takes five times as long.
+        What is to be relied on is read by `estimates`."""
+        with self._snapshot():
+            if self._journaled():
+                return Everyone.joined([Everyone.told(at - 1, told) for at, told in self._journal(since + 1)])
+            rows = self._db.execute(_EVERYONE, (since,)).fetchall()
+            count, keys = self._db.execute("SELECT count(*), sum(id) FROM estimates NOT INDEXED").fetchone()
+            if [count, keys or 0] != self._read_ledger().tables["estimates"][:2]:
+                raise self._damage("estimates")
+        return _everyone(rows)
 
     def events(self) -> list[dict[str, Json]]:
         """What happened to the run, in order: time, kind, text, data."""
@@ -1101,6 +1167,11 @@ def _birth_row(individual: Individual) -> Row:
     return individual.id, individual.birth, individual.genome.key, _json(list(individual.parents)), edits
 
 
+def _birth(row: Row) -> Birth:
+    id, birth, key, parents, edits = row
+    return Birth(id, birth, key, tuple(loads(parents)), _edits(edits))
+
+
 def _without_cost(scores: Scores) -> bytes:
     return scores_to_bytes(replace(scores, cost={}))
 
@@ -1121,6 +1192,38 @@ def _estimate_row(estimate: Estimate, arrived: int, now: float) -> Row:
 def _estimate(row: Row) -> Estimate:
     id, status, values, reason, curve, cost, weights, *_ = row
     return Estimate(id, status, loads(values), reason, tuple(loads(curve)), loads(cost), weights)
+
+
+_HISTORY = """
+SELECT generation, evaluations, hypervolume, seconds, time, json_extract(stats, '$.failed') FROM generations
+ORDER BY generation"""
+
+
+def _generation(row: Row) -> dict[str, Json]:
+    names = ("generation", "evaluations", "hypervolume", "seconds", "time")
+    return {**loads(row[5]), **dict(zip(names, row[:5], strict=True))}
+
+
+_EVERYONE = """
+SELECT i.id, i.birth, e.status, e.objectives, e.reason, json_extract(e.cost, '$.seconds'),
+       json_extract(e.cost, '$.samples')
+FROM individuals i LEFT JOIN estimates e ON e.id = i.id WHERE i.birth >= ? ORDER BY i.id"""
+
+
+def _everyone(rows: Sequence[Row]) -> Everyone:
+    ids, births, status, values, reasons, seconds, samples = zip(*rows, strict=True) if rows else [()] * 7
+    # one text for all: read three times as fast as one by one
+    told: list[dict[str, float]] = loads(f"[{','.join([text or '{}' for text in values])}]")
+    names = dict.fromkeys(name for one in told for name in one)
+    return Everyone(
+        np.array(ids, dtype=np.int64),
+        np.array(births, dtype=np.int64),
+        np.array([STATUSES.index(one or "waiting") for one in status], dtype=np.uint8),
+        {name: np.array([one.get(name, math.nan) for one in told], dtype=np.float64) for name in names},
+        {at: why for at, why in enumerate(reasons) if why and status[at] == "failed"},
+        np.array([one or 0.0 for one in seconds], dtype=np.float64),
+        np.array([one or 0.0 for one in samples], dtype=np.float64),
+    )
 
 
 def _with_weights(outcome: Outcome, hashes: Mapping[bytes, str]) -> Estimate:

@@ -14,13 +14,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from evonas import encoding
 from evonas.core import DataError, Encoding, Genome, RecipeError, loads, nearest
 from evonas.encoding import population
 from evonas.encoding.genes import DagGenome, EdgeGene, LayerGene
+from evonas.encoding.plan import Plan
 from evonas.encoding.population import NeatGenome
 from evonas.marks import INPUT, OUTPUT, MarkBook
 
-__all__ = ["Entry", "enrol", "entries", "entry", "load", "names", "renamed"]
+__all__ = ["Entry", "decoded", "enrol", "entries", "entry", "load", "names", "renamed"]
 
 MAX_BYTES = 16_000_000
 """The largest layer graph allowed has under 2 MB, a direct genome of 200,000 links 12 MB; what is larger is refused."""
@@ -39,6 +41,7 @@ class Entry:
     params: int
     flops: int
     genome: Mapping[str, Any]
+    edge_norm: str | None = None
 
 
 def names() -> tuple[str, ...]:
@@ -56,15 +59,50 @@ def entry(name: str) -> Entry:
     shelf = _shelf()
     if name not in shelf:
         raise RecipeError(f"no genome {name!r} in the zoo, nor a file of that name; {nearest(name, list(shelf))}")
-    data = _json(shelf[name].read_bytes(), name)
     try:
-        task = data["task"]
-        return Entry(
-            data["name"], data["about"], data["source"], task["kind"], tuple(task["input"]), task["outputs"],
-            data["params"], data["flops"], data["genome"],
-        )  # fmt: skip
+        return _entry(_json(shelf[name].read_bytes(), name))
     except (KeyError, TypeError) as error:
         raise DataError(f"zoo genome {name!r} is damaged ({error!r}): install evonas again") from None
+
+
+def _entry(data: Any) -> Entry:
+    task = data["task"]
+    return Entry(
+        data["name"], data["about"], data["source"], task["kind"], tuple(task["input"]), task["outputs"],
+        data["params"], data["flops"], data["genome"], data.get("edge_norm"),
+    )  # fmt: skip
+
+
+def decoded(name_or_path: str | os.PathLike[str]) -> tuple[Entry, Genome, Plan]:
+    """A genome of the zoo, or of a file as `evonas export --to genome` writes it, with its network for its own task.
+
+    Raises RecipeError where there is no such name or file, DataError for what is no such file."""
+    path = Path(name_or_path)
+    if path.suffix != ".json" and not path.is_file():
+        one = entry(str(name_or_path))
+    else:
+        try:
+            one = _entry(_json(_read(path), str(path)))
+        except (KeyError, TypeError, AttributeError):
+            cure = "write it with evonas export --to genome"
+            raise DataError(f"{path} does not say what its genome is for (task, input, outputs): {cure}") from None
+    space = _space(one, str(name_or_path))
+    genome = load(name_or_path, space)
+    return one, genome, space.decode(genome)
+
+
+def _space(one: Entry, source: str) -> Encoding:
+    """The encoding that reads an entry's genome, in its task's shapes. Raises DataError for what has none."""
+    if not all(type(size) is int and 0 < size < 2**31 for size in (*one.input, one.outputs)):
+        raise DataError(f"{source}: task.input and task.outputs are no whole numbers above 0: mend the file")
+    try:
+        kept = {} if one.edge_norm is None else {"edge_norm": one.edge_norm}
+        if "feed_forward" in one.genome:
+            kept["feed_forward"] = one.genome["feed_forward"]
+        settings = encoding.TABLE[one.genome["encoding"]].model_validate(kept)
+        return encoding.build(settings, one.input, one.outputs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{source}: {' '.join(str(error).split())[:200]}: no genome of this evonas") from None
 
 
 def load(name_or_path: str | os.PathLike[str], encoding: Encoding) -> Genome:

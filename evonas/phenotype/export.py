@@ -22,9 +22,10 @@ from evonas.core import DataError, RecipeError, StorageError
 from evonas.encoding.decode import group_count
 from evonas.encoding.plan import Plan, Shape, Step, StepOp
 from evonas.encoding.variation import ACTIVATIONS, AGGREGATIONS
-from evonas.phenotype import graph, network, onnx
+from evonas.phenotype import deployed, graph, network, onnx
+from evonas.phenotype.deployed import Deployment
 
-__all__ = ["Card", "export_module", "export_onnx", "module_files"]
+__all__ = ["Card", "export_genome", "export_module", "export_onnx", "export_program", "module_files", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def export_module(
 
     Each file appears whole or not at all. Raises StorageError where the file system refuses."""
     files = module_files(plan, weights, name, card)
-    return tuple(_write(Path(folder) / file, content) for file, content in files.items())
+    return tuple(write(Path(folder) / file, content) for file, content in files.items())
 
 
 def module_files(plan: Plan, weights: bytes, name: str, card: Card | None = None) -> dict[str, bytes]:
@@ -64,7 +65,7 @@ def module_files(plan: Plan, weights: bytes, name: str, card: Card | None = None
     files = {f"{module}.py": _source(plan, name, module, card).encode(), f"{module}.safetensors": network.bare(weights)}
     network.load(network.build(plan), network.from_bytes(weights))
     if card.genome is not None:
-        files[f"{module}.genome.json"] = (json.dumps(card.genome, indent=1, allow_nan=False) + "\n").encode()
+        files[f"{module}.genome.json"] = _genome_text(card.genome)
     return files
 
 
@@ -75,15 +76,35 @@ def export_onnx(plan: Plan, weights: bytes, path: str | os.PathLike[str], card: 
     and deviations is built in. A recurrent network takes and gives its state as well: `state` (batch, size), zeros at
     first, and `next_state`. Needs the extra evonas[onnx]. Raises RecipeError where it is missing, DataError for
     weights of another network, StorageError where the file system refuses."""
-    card = card or Card()
+    return write(Path(path), onnx.content(_deployment(plan, weights, card or Card())))
+
+
+def export_program(plan: Plan, weights: bytes, path: str | os.PathLike[str], card: Card | None = None) -> Path:
+    """Writes the network as a torch.export program (.pt2) with the arguments and results of `export_onnx`; returns its
+    path. It was loaded again and compared before it is written. DataError, StorageError as there."""
+    return write(Path(path), deployed.program(_deployment(plan, weights, card or Card())))
+
+
+def export_genome(genome: Any, path: str | os.PathLike[str]) -> Path:
+    """Writes a genome's JSON, which a recipe's `encoding.initial` reads; returns its path. StorageError."""
+    return write(Path(path), _genome_text(genome))
+
+
+def _genome_text(genome: Any) -> bytes:
+    return (json.dumps(genome, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _deployment(plan: Plan, weights: bytes, card: Card) -> Deployment:
+    """The trained network between the data's own units. Raises DataError for what does not fit together."""
     _check(plan)
     _numbers(card, plan.steps[0].shape, plan.steps[-1].shape[0])
     built = network.build(plan)
     network.load(built, network.from_bytes(weights))
-    return _write(Path(path), onnx.content(built.eval(), card.mean, card.std, card.target_mean, card.target_std))
+    return Deployment.of(built.eval(), card.mean, card.std, card.target_mean, card.target_std)
 
 
-def _write(path: Path, content: bytes) -> Path:
+def write(path: Path, content: bytes) -> Path:
+    """Writes a file that appears whole or not at all, in a folder that is made where it is missing. StorageError."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,92 +1,58 @@
-"""A network as the bytes of an ONNX file, by torch's own exporter."""
+"""A network as the bytes of an ONNX file, by torch's own exporter, checked by onnxruntime."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evonas.core import RecipeError
-from evonas.phenotype.graph import GraphNetwork
-from evonas.phenotype.network import Network
+from evonas.phenotype.deployed import Deployment
 
 
-class Deployed(nn.Module):
-    """A network between the data's own units: (batch, *input shape) -> (batch, outputs), each with its state if it is
-    recurrent."""
-
-    mean: Tensor
-    std: Tensor
-    target_mean: Tensor
-    target_std: Tensor
-
-    def __init__(self, network: Network, **numbers: Sequence[float]) -> None:
-        super().__init__()
-        self.network = network
-        shape = (-1,) + (1,) * (len(network.plan.steps[0].shape) - 1)
-        for name, values in numbers.items():
-            value = torch.tensor(tuple(values) or (float(name.endswith("std")),), dtype=torch.float32)
-            self.register_buffer(name, value if name.startswith("target") else value.view(shape))
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.network((x - self.mean) / self.std)
-        return output * self.target_std + self.target_mean
-
-
-class DeployedStep(Deployed):
-    """One step of a recurrent network, its state as an argument and a result."""
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        graph = self.network.get_submodule("graph")
-        assert isinstance(graph, GraphNetwork)
-        x = (x - self.mean) / self.std
-        for _ in range(graph.activations):
-            output, state = graph.advance(x, state)
-        return output * self.target_std + self.target_mean, state
-
-
-def content(
-    network: Network,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    target_mean: Sequence[float] = (),
-    target_std: Sequence[float] = (),
-) -> bytes:
+def content(deployment: Deployment) -> bytes:
     """An ONNX file: `input` (batch, *shape) -> `output` (batch, outputs), with the numbers that normalise built in.
 
-    Recurrent networks have `state` (batch, size) and `next_state` beside them. RecipeError without the extra."""
+    Recurrent networks have `state` (batch, size) and `next_state` beside them. Where onnxruntime is installed the file
+    is run and compared with the network. RecipeError without the extra, DataError where the outputs differ."""
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise RecipeError(f"ONNX files need {' and '.join(missing)}: install evonas[onnx]")
-    recurrent = [m for m in network.children() if isinstance(m, GraphNetwork) and not m.feed_forward]
-    numbers = {"mean": mean, "std": std, "target_mean": target_mean, "target_std": target_std}
-    # two rows: a batch of one would be taken for a constant
-    example: tuple[Tensor, ...] = (torch.zeros(2, *network.plan.steps[0].shape),)
-    inputs, outputs = ["input"], ["output"]
-    if recurrent:
-        example += (torch.zeros(2, recurrent[0].size),)
-        inputs, outputs = ["input", "state"], ["output", "next_state"]
-    deployed = (DeployedStep if recurrent else Deployed)(network, **numbers).eval()
-    batch = torch.export.Dim("batch")
     with _quiet():
         program = torch.onnx.export(
-            deployed,
-            example,
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_shapes=tuple({0: batch} for _ in example),
+            deployment.module,
+            deployment.example(2),  # two rows: a batch of one would be taken for a constant
+            input_names=list(deployment.inputs),
+            output_names=list(deployment.outputs),
+            dynamic_shapes=deployment.dynamic,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
-    return _bare(program.model_proto)
+    made = _bare(program.model_proto)
+    if find_spec("onnxruntime") is not None:
+        deployment.check(_session(made, deployment.inputs), "the ONNX file")
+    return made
+
+
+def _session(made: bytes, inputs: Sequence[str]) -> Callable[..., list[Tensor]]:
+    """An ONNX file as a function of tensors, run by onnxruntime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
+
+    def run(*arguments: Tensor) -> list[Tensor]:
+        fed = {name: one.numpy() for name, one in zip(inputs, arguments, strict=True)}
+        return [torch.from_numpy(one) for one in session.run(None, fed)]
+
+    return run
 
 
 @contextmanager

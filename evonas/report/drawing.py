@@ -18,7 +18,7 @@ from matplotlib.path import Path as Curve
 
 from evonas.core import Genome
 from evonas.encoding.plan import Plan, Shape, Step
-from evonas.report import graphs
+from evonas.report import graphs, rails
 from evonas.report.figures import FAINT, MARGIN, SOFT, breadth, headed, save, short, styled
 from evonas.report.layout import Layout, layered
 
@@ -247,9 +247,9 @@ def text(plan: Plan) -> str:
     direct genome's network by `graphs.text`."""
     if plan.steps[-1].op == "graph":
         return graphs.text(plan.steps[-1].settings)
-    rails = _rails([step.inputs for step in plan.steps])
+    drawn = rails.drawn([step.inputs for step in plan.steps])
     rows = [("", "mark", "operation", "shape", "params", "FLOPs")]
-    for step, rail in zip(plan.steps, rails, strict=True):
+    for step, rail in zip(plan.steps, drawn, strict=True):
         name, after = describe(step)
         rows.append((
             rail, mark(step), f"{name}{', ' if after else ''}{after}", _extent(step.shape),
@@ -260,41 +260,3 @@ def text(plan: Plan) -> str:
     lines = ("  ".join(cell.rjust(w) if i in (1, 4, 5) else cell.ljust(w)
                        for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in rows)  # fmt: skip
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _rails(inputs: Sequence[Sequence[int]]) -> list[str]:
-    """One line per step: `●` the step in its column, `│` a tensor that waits, `├ ╯ ─` where a step takes its inputs."""
-    last = {source: target for target, sources in enumerate(inputs) for source in sources}
-    columns: list[int | None] = []
-    lines = []
-    for i, sources in enumerate(inputs):
-        taken = {columns.index(s) for s in sources}
-        ending = {c for c in taken if last[columns[c]] == i}  # type: ignore[index]
-        here = min(ending, default=columns.index(None) if None in columns else len(columns))
-        columns += [None] * (here + 1 - len(columns))
-        lines.append(_rail(columns, here, taken, ending))
-        for c in ending:
-            columns[c] = None
-        columns[here] = i if i in last else None
-        while columns and columns[-1] is None:
-            columns.pop()
-    return lines
-
-
-def _rail(columns: Sequence[int | None], here: int, taken: set[int], ending: set[int]) -> str:
-    low, high = min([here, *taken]), max([here, *taken])
-    cells = []
-    for c, tensor in enumerate(columns):
-        if c == here:
-            cell = "●"
-        elif c in ending:
-            cell = "╯" if c > here else "╰"
-            cell = cell if c in (low, high) else "┴"
-        elif c in taken:
-            cell = ("┤" if c > here else "├") if c in (low, high) else "┼"
-        elif tensor is not None:
-            cell = "│"
-        else:
-            cell = "─" if low < c < high else " "
-        cells.append(cell + ("─" if low <= c < high else " "))
-    return "".join(cells).rstrip()

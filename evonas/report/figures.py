@@ -1,4 +1,4 @@
-"""Figures of a search from plain data: fronts, species, hypervolume, learning curves; and figures as files.
+"""Figures of a search from plain data: fronts, species, hypervolume, lineages, learning curves; and figures as files.
 
 Every function returns a matplotlib Figure of its own: no pyplot, no global state, so threads and servers may call them.
 Colours are Okabe and Ito's, which colour-blind readers can tell apart."""
@@ -9,6 +9,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, wraps
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from evonas import pareto
 from evonas.core import Objective, RecipeError, StorageError
+from evonas.report.tables import plain
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B5B95", "#8C6D31")
 INK, SOFT, FAINT, GRID = "#262A30", "#5B626C", "#9AA1AB", "#E6E8EC"
@@ -60,6 +62,9 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "figure.dpi": 150,
     "savefig.facecolor": "white",
+    # whole TrueType fonts: publishers refuse the Type 3 fonts that are matplotlib's default
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
     # text stays text (small, searchable files), and the same figure gives the same bytes
     "svg.fonttype": "none",
     "svg.hashsalt": "evonas",
@@ -138,7 +143,7 @@ def _scale(axis: Any, values: Iterable[float]) -> None:
 def _label(objective: Objective) -> str:
     unit = f" ({objective.unit})" if objective.unit else ""
     better = "lower" if objective.direction == "min" else "higher"
-    return f"{objective.name}{unit}, {better} is better"
+    return plain(f"{objective.name}{unit}, {better} is better")
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -215,11 +220,16 @@ def species(history: Sequence[Mapping[int, int]], *, title: str = "Species") -> 
 
 
 @styled
-def hypervolume(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str = "Hypervolume") -> Figure:
-    """Hypervolume over evaluations, one line a run: `curves[name]` holds (evaluations, hypervolume) pairs, all against
-    one reference point."""
+def hypervolume(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    over: str = "evaluations (individuals)",
+    title: str = "Hypervolume",
+) -> Figure:
+    """Hypervolume over evaluations or another cost that `over` names, one line a run: `curves[name]` holds (cost,
+    hypervolume) pairs, all against one reference point."""
     figure, ax = _figure(title)
-    ax.set_xlabel("evaluations (individuals)")
+    ax.set_xlabel(over)
     ax.set_ylabel("hypervolume, higher is better")
     for i, (name, curve) in enumerate(curves.items()):
         xs, ys = [x for x, _ in curve], [y for _, y in curve]
@@ -250,14 +260,94 @@ def learning_curves(
         metrics = [key for key in keys if key not in ("epoch", "seconds")]
     panels = max(len(metrics), 1)
     figure = Figure(figsize=(1.2 + 4.4 * panels, 4.2), layout="constrained")
-    panes = figure.subplots(1, panels, squeeze=False)[0]
-    panes[0].set_title(title)
+    panes = figure.subplots(1, panels, sharex=True, squeeze=False)[0]
+    panes[0].set_title(plain(title))
     if not metrics:
         return _empty(panes[0], "nothing trained yet")
     for ax, metric in zip(panes, metrics, strict=True):
         _learning_panel(ax, curves, metric)
     if 1 < len(curves) <= len(PALETTE):
         panes[-1].legend(loc="best")
+    return figure
+
+
+@styled
+def history(
+    objective: Objective,
+    best: Sequence[tuple[float, float]],
+    *,
+    points: Sequence[tuple[float, float]] = (),
+    band: Sequence[tuple[float, float, float]] = (),
+    title: str = "Progress",
+) -> Figure:
+    """One objective over evaluations: the best of the front as a line, individuals as faint `points` and, of whole
+    populations, a `band` of (evaluations, mean, deviation)."""
+    figure, ax = _figure(title)
+    ax.set_xlabel("evaluations (individuals)")
+    ax.set_ylabel(_label(objective))
+    if not best:
+        return _empty(ax, "no generation finished yet")
+    if points:
+        xs, ys = ([point[i] for point in points] for i in (0, 1))
+        ax.scatter(xs, ys, s=14, color=FAINT, alpha=0.5, linewidths=0, label="individuals")
+    if band:
+        xs, means, deviations = ([row[i] for row in band] for i in (0, 1, 2))
+        low, high = ([m + sign * d for m, d in zip(means, deviations, strict=True)] for sign in (-1, 1))
+        ax.fill_between(xs, low, high, color=PALETTE[5], alpha=0.25, linewidth=0, label="mean ± deviation")
+        ax.plot(xs, means, color=PALETTE[5], linewidth=1.2)
+    ax.step([x for x, _ in best], [y for _, y in best], where="post", color=PALETTE[0], linewidth=1.8, markersize=3.5,
+            marker="o" if len(best) <= 30 else "", label="best of the front")  # fmt: skip
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    _scale(ax.yaxis, [y for _, y in (*best, *points)])
+    ax.legend(loc="best")
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """One of a family: its generation of birth, its parents, a value per objective that is shown, None where it is not
+    known, the error it was born with where weights were inherited, and the edits that made it in words."""
+
+    birth: int
+    parents: tuple[int, ...]
+    values: tuple[float | None, ...]
+    at_birth: float | None = None
+    edits: str = ""
+
+    @property
+    def origin(self) -> str:
+        """What made it, in one line."""
+        made = " ".join(self.edits.split())
+        return made or (f"child of {', '.join(map(str, self.parents))}" if self.parents else "a founder")
+
+
+@styled
+def lineage(objectives: Sequence[Objective], family: Mapping[int, Kin], id: int, *, title: str = "Lineage") -> Figure:
+    """The ancestors of `id` from the founders on, a panel per objective over the generation of birth.
+
+    The line of first parents is strong and numbered, the others are faint; below stands what made each of the line.
+    Where children inherited weights, a hollow mark shows the error before any training."""
+    line = _first_parents(family, id)
+    told = [f"{one}: {family[one].origin}" for one in line]
+    told = [text if len(text) <= _TOLD else f"{text[: _TOLD - 1]}…" for text in told]
+    told = told if len(told) <= _TOLD_LINES else [*told[:2], f"… {len(told) - _TOLD_LINES + 1} more …",
+                                                  *told[3 - _TOLD_LINES :]]  # fmt: skip
+    panels, words = max(len(objectives), 1), 0.19 * len(told) + 0.75
+    height = 0.35 + 2.3 * panels + words
+    figure = Figure(figsize=(7.2, height))
+    panes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    # in inches; a solver's layout of text below axes differs in its last bits from call to call
+    figure.subplots_adjust(left=0.95 / 7.2, right=1 - 0.15 / 7.2, top=1 - 0.35 / height, bottom=words / height)
+    panes[0].set_title(plain(title))
+    for i, (ax, objective) in enumerate(zip(panes, objectives, strict=True)):
+        _lineage_panel(ax, family, line, i)
+        ax.set_ylabel(_label(objective))
+    panes[-1].set_xlabel("generation of birth")
+    panes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if any(kin.at_birth is not None for kin in family.values()):
+        panes[0].legend(loc="best", fontsize=9)
+    below = (words - 0.6) / height
+    figure.text(0.25 / 7.2, below, "\n".join(told), fontsize=8, color=SOFT, va="top", linespacing=1.5)
     return figure
 
 
@@ -277,7 +367,7 @@ def headed(title: str, facts: Sequence[str], sides: tuple[float, float], bottom:
     """A figure for a drawing whose data units are inches, y growing downwards, under a title and lines of facts.
 
     `sides` are the drawing's left and right end; a heading that is wider makes room for itself."""
-    heading = [(title, 11, True)] * bool(title) + [(fact, 9, False) for fact in facts]
+    heading = [(plain(title), 11, True)] * bool(title) + [(fact, 9, False) for fact in facts]
     left, right = sides
     missing = max(0.0, max(breadth(*line) for line in heading) - (right - left))
     left, right = left - missing / 2, right + missing / 2
@@ -300,7 +390,7 @@ def headed(title: str, facts: Sequence[str], sides: tuple[float, float], bottom:
 def _figure(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     ax = figure.add_subplot()
-    ax.set_title(title)
+    ax.set_title(plain(title))
     return figure, ax
 
 
@@ -343,6 +433,56 @@ def _limits(ax: Axes, axes: tuple[Objective, Objective]) -> None:
                 line(bound, color=PALETTE[1], linestyle="--", linewidth=1, alpha=0.7, zorder=1)
 
 
+_TOLD, _TOLD_LINES = 112, 14
+"""Characters and lines of what is told below a lineage."""
+
+
+def _first_parents(family: Mapping[int, Kin], id: int) -> list[int]:
+    """From the founder to `id` by first parents, as far as they are known."""
+    line = [id]
+    while parents := [one for one in family[line[0]].parents[:1] if one in family]:
+        line.insert(0, parents[0])
+    return line
+
+
+def _lineage_panel(ax: Axes, family: Mapping[int, Kin], line: Sequence[int], index: int) -> None:
+    """One value along a family: every bond to a parent, and the first parents' line with its ids."""
+    at = {id: (kin.birth, value) for id, kin in family.items() if (value := kin.values[index]) is not None}
+    strong = set(line)
+    for id, (x, y) in at.items():
+        for parent in family[id].parents:
+            if parent in at:
+                on = id in strong and parent in strong and family[id].parents[0] == parent
+                ax.plot((at[parent][0], x), (at[parent][1], y), color=PALETTE[0] if on else FAINT,
+                        linewidth=2 if on else 0.9, alpha=1 if on else 0.55, zorder=3 if on else 2)  # fmt: skip
+    others = {id: point for id, point in at.items() if id not in strong}
+    main = {id: at[id] for id in line if id in at}
+    ax.scatter(_column(others, 0), _column(others, 1), s=18, color=FAINT, linewidths=0, zorder=3)
+    ax.scatter(_column(main, 0), _column(main, 1), s=46, color=PALETTE[0], edgecolors="white", zorder=5)
+    _births(ax, family, line, index)
+    for id in line[:: max(1, -(-len(line) // 16))]:
+        if id in main:
+            # away from the mark of its birth
+            below = index == 0 and (family[id].at_birth or -math.inf) >= main[id][1]
+            ax.annotate(str(id), main[id], (0, -14 if below else 7), textcoords="offset points", ha="center",
+                        fontsize=8, zorder=6)  # fmt: skip
+    ax.margins(y=0.2)
+    values = [y for _, y in at.values()]
+    _scale(ax.yaxis, values)
+
+
+def _births(ax: Axes, family: Mapping[int, Kin], line: Sequence[int], index: int) -> None:
+    """The error that each of the line was born with, and how training moved it; in the first panel only."""
+    born = [(kin.birth, kin.at_birth, kin.values[0]) for id in line if (kin := family[id]).at_birth is not None]
+    if index or not born:
+        return
+    for x, low, high in born:
+        if high is not None and low is not None:
+            ax.plot((x, x), (low, high), color=PALETTE[1], linewidth=1.2, zorder=4)
+    ax.scatter([x for x, _, _ in born], [y for _, y, _ in born], s=34, facecolors="white", edgecolors=PALETTE[1],
+               linewidths=1.4, zorder=4.5, label="before training")  # fmt: skip
+
+
 _ACROSS = 6.2
 """Inches that a figure's axes are wide, about."""
 
@@ -377,7 +517,15 @@ def _learning_panel(ax: Axes, curves: Mapping[str, Sequence[Mapping[str, float]]
         shown += finite
         ax.plot(xs, ys, color=PALETTE[i % len(PALETTE)], linewidth=1 if crowd else 1.8, alpha=0.45 if crowd else 1,
                 marker="" if len(finite) > 1 else "o", label=name)  # fmt: skip
-    ax.set_xlabel("epoch")
+        if xs and xs[0] == 0 and math.isfinite(ys[0]) and not crowd:
+            ax.scatter(0, ys[0], s=34, facecolors="white", edgecolors=PALETTE[i % len(PALETTE)], linewidths=1.4,
+                       zorder=3)  # fmt: skip
+    ax.set_xlabel("epoch (0: at birth, before training)" if _born_with(curves, metric) else "epoch")
     ax.set_ylabel(metric)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _scale(ax.yaxis, shown)
+
+
+def _born_with(curves: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> bool:
+    """Whether a metric is known of someone's birth, before any training."""
+    return any(curve and curve[0].get("epoch") == 0 and metric in curve[0] for curve in curves.values())

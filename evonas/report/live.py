@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -13,17 +15,15 @@ from rich.text import Text
 
 from evonas.core import Objective
 from evonas.report.progress import Progress
-from evonas.report.tables import duration, number, plain
-
-_BARS = "▁▂▃▄▅▆▇█"
+from evonas.report.tables import duration, number, plain, sparkline
 
 
 def line(progress: Progress) -> str:
     """A generation in one line, for logs and pipes."""
     parts = [
         f"generation {progress.generation}/{progress.generations}",
-        f"{progress.evaluations} evaluated",
-        *([f"{progress.failures} failed"] if progress.failures else []),
+        f"{progress.evaluations} evaluated by {progress.workers} worker{'s' * (progress.workers != 1)}",
+        *([f"{progress.failures} failed{_last(progress.reason)}"] if progress.failures else []),
         *(f"{name} {number(value)}" for name, value in progress.best.items()),
         *([f"hypervolume {number(progress.hypervolume)}"] if progress.hypervolume is not None else []),
         f"front {len(progress.front)}",
@@ -34,10 +34,39 @@ def line(progress: Progress) -> str:
     return plain(", ".join(parts))
 
 
+def _last(reason: str) -> str:
+    """Why the last one failed, cut short for a line."""
+    return f" (the last: {reason[:80]}{'…' * (len(reason) > 80)})" if reason else ""
+
+
 def training_line(progress: Progress) -> str:
     """How many final trainings or measurements are done, in one line."""
     left = f", about {duration(progress.eta)} left" if progress.eta else ""
     return f"tested: {progress.done} of {progress.total}, {duration(progress.seconds)}{left}"
+
+
+class View:
+    """A run as it is now: its newest message, and the time that passed since then."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._at = 0.0
+        self._trend: list[float] = []
+
+    def tell(self, progress: Progress) -> None:
+        """Takes a message of the run."""
+        if progress.kind == "generation" and progress.hypervolume is not None:
+            self._trend.append(progress.hypervolume)
+        self._progress, self._at = progress, time.monotonic()
+
+    def panel(self) -> RenderableType:
+        """The panel of this moment; nothing before the first message."""
+        if self._progress is None:
+            return Text()
+        passed = time.monotonic() - self._at
+        eta = self._progress.eta
+        left = None if eta is None else max(eta - passed, 0.0)
+        return panel(replace(self._progress, seconds=self._progress.seconds + passed, eta=left), self._trend)
 
 
 def panel(progress: Progress, trend: Sequence[float] = ()) -> Panel:
@@ -57,6 +86,7 @@ def panel(progress: Progress, trend: Sequence[float] = ()) -> Panel:
 def _facts(progress: Progress, trend: Sequence[float]) -> list[tuple[str, RenderableType]]:
     left = f", about {duration(progress.eta)} left" if progress.eta else ""
     failed = f", {progress.failures} failed" if progress.failures else ""
+    why = [("last failure", Text(plain(progress.reason), overflow="ellipsis", no_wrap=True))] if progress.reason else []
     best = "  ".join(f"{plain(name)} {number(value)}" for name, value in progress.best.items())
     if progress.kind == "test":
         return [
@@ -68,6 +98,7 @@ def _facts(progress: Progress, trend: Sequence[float]) -> list[tuple[str, Render
         ("generation", Text(f"{progress.generation} of {progress.generations}, {duration(progress.seconds)}{left}")),
         ("batch", _batch(progress)),
         ("evaluated", Text(f"{progress.evaluations}{failed}, by {progress.workers} workers")),
+        *why,
         ("best", Text(best or "-")),
         ("hypervolume", Text(volume)),
         ("front", Text(f"{len(progress.front)} networks, {progress.species} species")),
@@ -80,16 +111,6 @@ def _batch(progress: Progress) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_row(ProgressBar(progress.total, progress.done, width=30), Text(f"{progress.done} of {progress.total}"))
     return grid
-
-
-def sparkline(values: Sequence[float], width: int = 24) -> str:
-    """The course of the last values as a row of bars."""
-    values = [value for value in values if math.isfinite(value)][-width:]
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BARS[round((value - low) * scale)] for value in values)
 
 
 def scatter(

@@ -16,8 +16,8 @@ class Progress:
     `kind` says when: at the `start`, after estimates of a `batch` arrived, after a `generation` was committed, at the
     `end`; `test` after final trainings arrived. `generation` counts completed generations; `done` of `total` estimates
     of the batch under way are there. `best` and `front` hold objective values in their own units, `front` in the order
-    of `objectives`. `hypervolume` is None before the first front. Times in seconds; `eta` is None while there is
-    nothing to reckon it from."""
+    of `objectives`; `reason` is why the last estimate failed. `hypervolume` is None before the first front. Times in
+    seconds; `eta` is None while there is nothing to reckon it from."""
 
     kind: Literal["start", "batch", "generation", "test", "end"]
     run: str
@@ -35,4 +35,5 @@ class Progress:
     species: int = 0
     workers: int = 1
     seconds: float = 0.0
+    reason: str = ""
     eta: float | None = None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evonas.core import Json, Objective, RecipeError, nearest
+from evonas.report import rails
 
 if TYPE_CHECKING:
     from evonas.encoding.plan import Plan
@@ -53,12 +54,33 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """The course of the last values as a row of bars."""
+    values = [value for value in values if math.isfinite(value)][-width:]
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in values)
+
+
 def _exact(value: Any) -> str:
     return str(value)
 
 
 def _mark(value: Any) -> str:
     return "knee" if value else ""
+
+
+def _course(sizes: Sequence[int], width: int = 32) -> str:
+    """Sizes as a row of bars from 0 on; of a long life each bar is the mean of some generations."""
+    each = -(-len(sizes) // width)
+    means = [sum(part) / len(part) for part in (sizes[i : i + each] for i in range(0, len(sizes), each))]
+    top = max(means, default=0) or 1
+    return "".join(_BARS[round(size / top * (len(_BARS) - 1))] for size in means)
 
 
 def _listed(value: Iterable[Any]) -> str:
@@ -133,6 +155,14 @@ def _cell(value: Json) -> Json:
 
 
 # ------------------------------------------------------------------------------------------------------- individuals
+
+
+def with_rails(table: Table, rows: Sequence[Row]) -> Table:
+    """A table of ancestors with rails before it that join children to their parents."""
+    at = {row.id: i for i, row in enumerate(rows)}
+    drawn = rails.drawn([[at[parent] for parent in row.parents if parent in at] for row in rows])
+    lines = tuple((rail, *row) for rail, row in zip(drawn, table.rows, strict=True))
+    return Table((Column("rails", "", right=False), *table.columns), lines, table.marked)
 
 
 def individuals(rows: Sequence[Row], objectives: Sequence[Objective]) -> Table:
@@ -280,7 +310,8 @@ def bequests(found: Iterable[Bequest]) -> Table:
 
 
 def species_history(history: Sequence[Mapping[str, Any]], objectives: Sequence[Objective]) -> Table:
-    """Every species that ever lived: when it was born and last seen, its largest size, its best value and when."""
+    """Every species that ever lived: when it was born and last seen, its largest size, its best value and when, and
+    its size over its generations."""
     first = objectives[0]
     columns = (
         Column("species", "species"),
@@ -289,6 +320,7 @@ def species_history(history: Sequence[Mapping[str, Any]], objectives: Sequence[O
         Column("largest", "largest"),
         Column("best", f"best {first.name}", number),
         Column("improved", "improved"),
+        Column("sizes", "size over its life", _course, right=False),
     )
     lives: dict[int, list[Mapping[str, Any]]] = {}
     for one in sorted(history, key=lambda one: one["generation"]):
@@ -303,6 +335,7 @@ def species_history(history: Sequence[Mapping[str, Any]], objectives: Sequence[O
                 max(one["size"] for one in life),
                 None if life[-1]["best"] is None else first.loss(life[-1]["best"]),
                 life[-1]["improved"],
+                [one["size"] for one in life],
             )
             for id, life in sorted(lives.items())
         ),

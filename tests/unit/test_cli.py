@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from evonas.report.progress import Progress
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     "init", "check", "run", "resume", "list", "show", "front", "species", "lineage", "genome", "export", "test",
-    "compare", "zoo", "schema",
+    "compare", "zoo", "schema", "report",
 ]  # fmt: skip
 
 CHEAP = """\
@@ -267,7 +268,7 @@ def test_run_prints_the_front_and_the_next_commands(call: Call, tmp_path: Path) 
     assert "\x1b" not in out + err
     lines = err.splitlines()
     assert [line.split(":")[0].split(",")[0] for line in lines[:3]] == [f"generation {i}/3" for i in (1, 2, 3)]
-    for command in ("front", "genome", "test", "resume"):
+    for command in ("lineage", "export", "report", "test", "resume"):
         assert any(line.startswith(f"  evonas {command} one --runs {tmp_path / 'runs'} ") for line in lines)
 
 
@@ -323,7 +324,9 @@ def test_a_terminal_sees_a_live_panel(monkeypatch: pytest.MonkeyPatch) -> None:
         with cli._watching(as_json=False) as observer:
             observer(Progress("generation", "first", 2, 9, hypervolume=0.5, species=3))
         terminal.flush()
-        shown = os.read(reading, 100_000).decode()
+        shown = ""
+        while "species" not in shown and select.select([reading], [], [], 20.0)[0]:  # it comes in parts
+            shown += os.read(reading, 100_000).decode("utf-8", "replace")
     os.close(reading)
     assert "evonas run first" in shown
     assert "2 of 9" in shown
@@ -477,7 +480,7 @@ def test_front_and_species_as_pictures(call: Call, runs: Path, tmp_path: Path, c
     assert (code, out) == (0, "") and f"wrote {picture}" in err
     assert picture.read_text().startswith("<?xml")
     code, _, err = call(command, "cheap", "--runs", runs, "-o", tmp_path / "front.gif")
-    assert code == 2 and "no picture format 'gif'" in err
+    assert code == 2 and "no format '.gif': end the file's name with .svg, .png, .pdf, .csv" in err
 
 
 def test_final_trainings_are_told_one_by_one(call: Call, tmp_path: Path) -> None:

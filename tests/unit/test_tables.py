@@ -234,8 +234,8 @@ PROGRESS = Progress(
 
 def test_a_generation_in_one_line() -> None:
     assert live.line(PROGRESS) == (
-        "generation 3/10, 60 evaluated, 2 failed, error 0.0123, params 1234, hypervolume 0.9, front 2, 4 species, "
-        "1 min 15 s, about 3 min 20 s left"
+        "generation 3/10, 60 evaluated by 2 workers, 2 failed, error 0.0123, params 1234, hypervolume 0.9, front 2, "
+        "4 species, 1 min 15 s, about 3 min 20 s left"
     )
 
 
