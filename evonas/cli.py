@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -25,11 +25,16 @@ from evonas.report.tables import Table, duration, number, plain
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from evonas.core import Genome, Json
+    from evonas.encoding.plan import Plan
     from evonas.preview import Preview, Range
     from evonas.results import Row, Run
     from evonas.run import Observer
 
 RUNS = "runs"
+_RAILED = 60
+"""Ancestors that a lineage draws rails for; of more these would be wider than the table."""
+
 ERROR, FAILED = 70, 74
 """Exit codes for what evonas did not foresee, and for what the file system refused."""
 
@@ -48,6 +53,8 @@ class Exported(StrEnum):
 
     module = "module"
     onnx = "onnx"
+    torch_export = "torch-export"
+    genome = "genome"
 
 
 app = typer.Typer(
@@ -69,7 +76,10 @@ _Set = Annotated[
 _Workers = Annotated[str | None, typer.Option("--workers", metavar="N", help="Processes at work at a time.")]
 _Pool = Annotated[str | None, typer.Option("--pool", metavar="KIND", help="Where to train: processes, serial.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print progress and front as JSON lines.")]
-_Picture = Annotated[Path | None, typer.Option("--output", "-o", help="A picture to draw: .svg, .png or .pdf.")]
+_Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="A picture (.svg, .png, .pdf) or the table (.csv, .json, .md, .parquet)."),
+]
 _Format = Annotated[Format, typer.Option("--format", "-f", help="How to print.")]
 
 
@@ -127,7 +137,9 @@ def run(
     checked = recipes.read(recipe, changes)
     from evonas import run as engine
 
-    with _watching(as_json) as observer, engine.start(checked, name=name, runs=runs, observer=observer) as found:
+    with _watching(as_json) as observer:
+        found = engine.start(checked, name=name, runs=runs, observer=observer)
+    with found:
         _print_result(found, runs, as_json)
 
 
@@ -152,10 +164,9 @@ def resume(
     changes = _overrides(set_, {"pool.kind": pool, "pool.workers": workers})
     from evonas import run as engine
 
-    with (
-        _watching(as_json) as observer,
-        engine.resume(folder, generations=generations, recipe=recipe, overrides=changes, observer=observer) as found,
-    ):
+    with _watching(as_json) as observer:
+        found = engine.resume(folder, generations=generations, recipe=recipe, overrides=changes, observer=observer)
+    with found:
         _print_result(found, runs, as_json)
 
 
@@ -178,7 +189,9 @@ def test_(
 
     with engine.open(folder) as found:
         chosen = _ids(found, ids) if ids is not None else None
-    with _watching(as_json=False) as observer, engine.test(folder, chosen, pick=pick, observer=observer) as found:
+    with _watching(as_json=False) as observer:
+        found = engine.test(folder, chosen, pick=pick, observer=observer)
+    with found:
         rows = [row for row in found.individuals() if row.tested]
         _print_table(tables.individuals(rows, found.objectives), format)
 
@@ -201,13 +214,17 @@ def list_(runs: _Runs = Path(RUNS), format: _Format = Format.table) -> None:
 
 
 @app.command()
-def show(run: _RunName, runs: _Runs = Path(RUNS), format: _Format = Format.table) -> None:
-    """Show how a run went: its generations, what happened, and on which machine.
+def show(run: _RunName, runs: _Runs = Path(RUNS), format: _Format = Format.table, output: _Output = None) -> None:
+    """Show how a run went: its generations, what happened, and on which machine; or draw its hypervolume.
 
     Example: evonas show first
+    Example: evonas show first -o hypervolume.svg
     """
     with _opened(run, runs) as found:
         table = tables.generations(found.generations(), found.objectives)
+        if output is not None:
+            _write_output(table, output, lambda path: found.plot.hypervolume(path))
+            return
         if format is not Format.table:
             _print_table(table, format)
             return
@@ -227,24 +244,31 @@ def front(
         list[str], typer.Option("--budget", metavar="OBJECTIVE=LIMIT", help="Only the best one within it; repeatable.")
     ] = [],  # noqa: B006
     everyone: Annotated[bool, typer.Option("--all", help="Every individual of the run, not the front alone.")] = False,
-    output: _Picture = None,
+    output: _Output = None,
 ) -> None:
     """Print the Pareto front; the knee, the best trade-off, is marked.
 
     Example: evonas front first --by params
     Example: evonas front first --budget params=100k --format json
     Example: evonas front first -o front.svg
+    Example: evonas front first --all -o individuals.parquet
     """
     with _opened(run, runs) as found:
-        if output is not None:
-            _draw_front(found, output)
-            return
         rows: Sequence[Row] = found.individuals() if everyone else found.front()
         if by is not None or budget:
             chosen = tables.find(found.objectives, by) if by is not None else found.objectives[0]
             limits = [_limit(found, one) for one in budget]
             rows = tables.ordered(tables.within(rows, limits), chosen)[: 1 if budget else None]
-        _print_table(tables.individuals(rows, found.objectives), format)
+        table = tables.individuals(rows, found.objectives)
+        if output is not None:
+            several = len(found.objectives) > 1
+            _write_output(table, output, lambda path: found.plot.front(path) if several else found.plot.history(path))
+            return
+        if format is Format.table and sys.stdout.isatty() and not (everyone or by or budget):
+            _print_scatter(found, rows)
+        _print_table(table, format)
+        if budget and format is Format.table and sys.stdout.isatty():
+            _suggest_network(found, runs, rows[0].id)
 
 
 @app.command()
@@ -253,7 +277,7 @@ def species(
     runs: _Runs = Path(RUNS),
     format: _Format = Format.table,
     history: Annotated[bool, typer.Option("--history", help="Every species that ever lived, one a line.")] = False,
-    output: _Picture = None,
+    output: _Output = None,
 ) -> None:
     """Print the species of the last generation or of all, or draw their sizes over the generations.
 
@@ -261,11 +285,12 @@ def species(
     Example: evonas species first -o species.png
     """
     with _opened(run, runs) as found:
-        if output is not None:
-            _draw_species(found, output)
-            return
         shown = tables.species_history if history else tables.species
-        _print_table(shown(found.species(), found.objectives), format)
+        table = shown(found.species(), found.objectives)
+        if output is not None:
+            _write_output(table, output, lambda path: found.plot.species(path))
+        else:
+            _print_table(table, format)
 
 
 @app.command()
@@ -277,20 +302,30 @@ def lineage(
     tensors: Annotated[
         bool, typer.Option("--tensors", help="Whose weights each layer was born with, instead of the ancestors.")
     ] = False,
+    output: _Output = None,
 ) -> None:
     """Print an individual's ancestors from the founders on, with the edits that made each; where weights are inherited,
-    also the error before and after training and what it took.
+    also the error before and after training and what it took. Or draw their errors and sizes.
 
     Example: evonas lineage first 42
     Example: evonas lineage first 42 --tensors
+    Example: evonas lineage first knee -o lineage.svg
     """
     with _opened(run, runs) as found:
+        chosen = _id(found, id)
         if tensors:
-            _print_table(tables.bequests(found.bequests(_id(found, id))), format)
+            table = tables.bequests(found.bequests(chosen))
+        else:
+            rows = found.lineage(chosen)
+            edits = {row.id: found.individual(row.id).edits for row in rows}
+            table = tables.lineage(rows, edits, found.objectives)
+        if output is not None:
+            _write_output(table, output, lambda path: found.plot.lineage(chosen, path))
             return
-        rows = found.lineage(_id(found, id))
-        edits = {row.id: found.individual(row.id).edits for row in rows}
-        _print_table(tables.lineage(rows, edits, found.objectives), format)
+        railed = format is Format.table and not tensors and len(rows) <= _RAILED
+        _print_table(tables.with_rails(table, rows) if railed else table, format)
+        if tensors:
+            return
         ids = {row.id for row in rows}
         if any(not ids.issuperset(row.parents) for row in rows):
             _say("ancestors are missing: the run keeps champions only; `store: {individuals: all}` keeps every one")
@@ -298,8 +333,13 @@ def lineage(
 
 @app.command()
 def genome(
-    run: _RunName,
-    id: _Id,
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN|GENOME", help="A run; without ID a genome's file or name.", show_default=False),
+    ],
+    id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="An individual's id, 'knee' or 'best'.", show_default=False)
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file to write: .svg, .png or .pdf drawn, or .json.")
     ] = None,
@@ -310,20 +350,74 @@ def genome(
 
     Example: evonas genome first knee
     Example: evonas genome first 42 -o network.svg
+    Example: evonas genome lenet-5
     """
+    if id is None:
+        shown = _of_file(run, runs)
+        _show_network(shown, output, format)
+        return
     with _opened(run, runs) as found:
         chosen = _id(found, id)
-        if output is not None:
-            _write_genome(found, chosen, output)
-            _say(f"wrote {output}")
-        elif format is Format.json:
-            sys.stdout.write(_genome_json(found, chosen))
-        elif format is Format.table:
-            from evonas.report import drawing
+        title, told = plain(f"{found.name}, individual {chosen}"), found.encoding.to_json(found.genome(chosen))
+        _show_network(_Shown(title, found.plan(chosen), found.genome(chosen), told), output, format)
 
-            sys.stdout.write(drawing.text(found.plan(chosen)) + "\n")
-        else:
-            _print_table(tables.layers(found.plan(chosen)), format)
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """A network to show: a title, its plan and genome, and the genome as JSON."""
+
+    title: str
+    plan: Plan
+    genome: Genome
+    json: Json
+
+
+def _of_file(name: str, runs: Path) -> _Shown:
+    """A genome's file, or one of the zoo. RecipeError where a run is named and its individual is not."""
+    from evonas import zoo as shelf
+
+    if (runs / name / "run.sqlite").is_file():
+        raise RecipeError(f"which network of {plain(name)}? write an id, 'knee' or 'best' after it")
+    entry, read, plan = shelf.decoded(name)
+    return _Shown(plain(entry.name), plan, read, entry.genome)
+
+
+def _show_network(shown: _Shown, output: Path | None, format: Format) -> None:
+    from evonas.report import drawing
+
+    told = json.dumps(shown.json, indent=1) + "\n"
+    if output is not None and output.suffix == ".json":
+        _write(output, told)
+    elif output is not None:
+        drawing.save(drawing.draw(shown.plan, shown.genome, title=shown.title), output)
+    elif format is Format.json:
+        sys.stdout.write(told)
+    elif format is Format.table:
+        sys.stdout.write(drawing.text(shown.plan) + "\n")
+    else:
+        _print_table(tables.layers(shown.plan), format)
+    if output is not None:
+        _say(f"wrote {output}")
+
+
+@app.command()
+def report(
+    run: _RunName,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; RUN.html unless given.")] = None,
+    still: Annotated[bool, typer.Option("--still", help="Still figures only: a tenth of the size, no script.")] = False,
+    runs: _Runs = Path(RUNS),
+) -> None:
+    """Write a run as one HTML file that needs nothing else, to read or send: figures, networks, tables, recipe.
+
+    Example: evonas report first -o report.html
+    """
+    with _opened(run, runs) as found:
+        path = output or Path(f"{found.name}.html")
+        from evonas.report import document
+
+        text = document.document(found, interactive=not still)
+    _write(path, text)
+    _say(f"wrote {path} ({len(text.encode()) / 1e6:.1f} MB)")
 
 
 @app.command()
@@ -334,15 +428,16 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder to write.")] = None,
     runs: _Runs = Path(RUNS),
 ) -> None:
-    """Write a network as a self-contained PyTorch module with its weights and its genome, or as an ONNX file.
+    """Write a network as a self-contained PyTorch module with its weights and its genome, as an ONNX file, as a
+    torch.export program (.pt2), or its genome alone; beside each a model card.
 
     Example: evonas export first knee -o exported
     Example: evonas export first best --to onnx
     """
     with _opened(run, runs) as found:
         chosen = _id(found, id)
-        if output is not None and output.suffix == ".onnx":
-            raise RecipeError(f"-o {output} names a folder: write --to onnx -o {output.parent}")
+        if output is not None and output.suffix in (".onnx", ".pt2", ".json", ".py"):
+            raise RecipeError(f"-o {output} names a folder: write --to {to.value} -o {output.parent}")
         folder = output or Path(f"{found.name}-{chosen}")
         files = found.export(chosen, folder, to.value)
     _say(f"wrote {folder}: {', '.join(file.name for file in files)}")
@@ -395,6 +490,43 @@ def zoo(format: _Format = Format.table) -> None:
     from evonas import zoo as shelf
 
     _print_table(tables.zoo(shelf.entries()), format)
+
+
+@app.command()
+def dashboard(
+    runs: Annotated[
+        Path, typer.Argument(metavar="[RUNS]", envvar="EVONAS_RUNS", help="The folder of run folders.")
+    ] = Path(RUNS),
+    host: Annotated[
+        str, typer.Option("--host", help="The address to serve at; others than this machine need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one.")] = 8050,
+    token: Annotated[
+        str, typer.Option("--token", envvar="EVONAS_TOKEN", help="What a browser has to show to be let in.")
+    ] = "",
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Show runs in the browser, live while they go on: fronts, species, networks, lineages. It only reads.
+
+    Example: evonas dashboard
+    Example: evonas dashboard runs --port 8051 --open
+    """
+    from importlib.util import find_spec
+
+    missing = [package for module, package in _DASHBOARD.items() if find_spec(module) is None]
+    if missing:
+        raise RecipeError(f"the dashboard needs {' and '.join(missing)}: pip install 'evonas[dashboard]'")
+    from evonas.dashboard.server import Server
+
+    server = Server(runs, host, port, token)
+    _say(f"evonas dashboard of {runs}: {server.address}\nCtrl-C ends it")
+    if open_:
+        typer.launch(server.address)
+    server.forever()
+
+
+_DASHBOARD = {"dash": "dash", "dash_cytoscape": "dash-cytoscape"}
+"""What the dashboard needs beside the rest: packages by their modules."""
 
 
 @app.command()
@@ -591,9 +723,20 @@ def _say(text: str) -> None:
 
 
 def _suggest(commands: Sequence[tuple[str, str]]) -> None:
+    """Prints commands to try next, as they are called from here."""
+    program = _program()
+    commands = [(command.replace("evonas", program, 1), why) for command, why in commands]
     width = max(len(command) for command, _ in commands)
     for command, why in commands:
         _say(f"  {command:<{width}}  {why}")
+
+
+def _program() -> str:
+    """How evonas was called, where plain `evonas` would not be found: as after `make run`, which activates nothing."""
+    from shutil import which
+
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "evonas" and which("evonas") is None else "evonas"
 
 
 def _print_table(table: Table, format: Format) -> None:
@@ -683,45 +826,50 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _genome_json(found: Run, id: int) -> str:
-    return json.dumps(found.encoding.to_json(found.genome(id)), indent=1) + "\n"
+def _write_output(table: Table, path: Path, draw: Callable[[Path], object]) -> None:
+    """Writes a table, or what it shows as a picture: the ending of the name says which."""
+    from evonas.report import frames
 
-
-def _draw_front(found: Run, path: Path) -> None:
-    """The first two objectives of all individuals, the second across."""
-    from evonas.report import figures
-
-    if len(found.objectives) < 2:
-        raise RecipeError(f"{found.name} has one objective: a front is drawn over two; print it as a table instead")
-    across, up = found.objectives[1], found.objectives[0]
-    estimates = found.store.estimates().values()
-    points = {one.id: (one.values[across.name], one.values[up.name]) for one in estimates if one.status == "ok"}
-    title = plain(f"{found.name}: {len(points)} networks")
-    figures.save(figures.front((across, up), points, found.store.front(), knee=found.knee(), title=title), path)
+    if path.suffix.lower() in frames.ENDINGS:
+        frames.write(table, path)
+    elif path.suffix.lower() in (".svg", ".png", ".pdf"):
+        draw(path)
+    else:
+        known = ", ".join((".svg", ".png", ".pdf", *frames.ENDINGS))
+        raise RecipeError(f"no format {path.suffix!r}: end the file's name with {known}")
     _say(f"wrote {path}")
 
 
-def _draw_species(found: Run, path: Path) -> None:
-    from evonas.report import figures
-
-    history: dict[int, dict[int, int]] = {one["generation"]: {} for one in found.generations()}
-    for one in found.species():
-        history[one["generation"]][one["species"]] = one["size"]
-    drawn = figures.species([history[number] for number in sorted(history)], title=plain(f"{found.name}: species"))
-    figures.save(drawn, path)
-    _say(f"wrote {path}")
+def _suggest_network(found: Run, runs: Path, id: int) -> None:
+    name = _called(found, runs)
+    _suggest([
+        (f"evonas genome {name} {id}", "its layers"),
+        (f"evonas lineage {name} {id}", "where it comes from: what each edit did"),
+        (f"evonas export {name} {id} --to onnx", "take it away"),
+    ])  # fmt: skip
 
 
-def _write_genome(found: Run, id: int, path: Path) -> None:
-    if path.suffix == ".json":
-        try:
-            path.write_text(_genome_json(found, id), encoding="utf-8")
-        except OSError as error:
-            raise _refused("write", path, error) from None
-        return
-    from evonas.report import drawing
+def _called(found: Run, runs: Path) -> str:
+    """A run as commands name it from here."""
+    return found.name if str(runs) == RUNS else f"{found.name} --runs {runs}"
 
-    drawing.save(drawing.draw(found.plan(id), found.genome(id), title=plain(f"{found.name}, individual {id}")), path)
+
+def _print_scatter(found: Run, rows: Sequence[Row]) -> None:
+    """The front over its first two objectives, as lines of text."""
+    from evonas.report import live
+
+    names = [one.name for one in found.objectives]
+    points = [[row.values[name] for name in names] for row in rows]
+    for line in live.scatter(points, found.objectives):
+        sys.stdout.write(line + "\n")
+    sys.stdout.write("\n")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _refused("write", path, error) from None
 
 
 # --------------------------------------------------------------------------------------------------------- live view
@@ -738,13 +886,14 @@ def _watching(as_json: bool) -> Iterator[Observer]:
 
         from evonas.report import live
 
-        with Live(console=Console(stderr=True, highlight=False), refresh_per_second=4, transient=True) as shown:
-            trend: list[float] = []
+        view = live.View()
+        console = Console(stderr=True, highlight=False)
+        with Live(get_renderable=view.panel, console=console, refresh_per_second=4, transient=True) as shown:
 
             def follow(progress: Progress) -> None:
-                if progress.kind == "generation" and progress.hypervolume is not None:
-                    trend.append(progress.hypervolume)
-                shown.update(live.panel(progress, trend), refresh=progress.kind not in ("batch", "test"))
+                view.tell(progress)
+                if progress.kind not in ("batch", "test"):
+                    shown.refresh()
 
             yield follow
     else:
@@ -775,7 +924,7 @@ def _print_result(found: Run, runs: Path, as_json: bool) -> None:
         sys.stdout.write(json.dumps(result) + "\n")
         return
     _print_table(table, Format.table)
-    name = found.name if str(runs) == RUNS else f"{found.name} --runs {runs}"
+    name = _called(found, runs)
     if found.solved is not None:
         _say(f"individual {found.solved} reached the goal after {found.generations()[-1]['evaluations']:,} evaluations")
     best = found.solved if found.solved is not None else table.rows[0][0] if table.rows else 0
@@ -784,9 +933,22 @@ def _print_result(found: Run, runs: Path, as_json: bool) -> None:
         " --pick 3", "train three to the end, touch the test set once"
     )  # fmt: skip
     _say(f"\n{found.folder} holds the run; next:")
+    limit = _sample_budget(found)
     _suggest([
-        (f"evonas front {name}", "this front again; --by, --budget params=100k, --format csv"),
-        (f"evonas genome {name} {best} -o network.svg", "a network, drawn"),
+        *([(f"evonas front {name} --budget {limit}", "the best network within a budget")] if limit else []),
+        (f"evonas lineage {name} {best}", "where a network comes from"),
+        (f"evonas export {name} {best} --to onnx", "take it away; or as a PyTorch module: --to module"),
+        (f"evonas report {name}", "everything on one page, to read or send"),
         (f"evonas test {name}{tested[0]}", tested[1]),
         (f"evonas resume {name} --generations +10", "search on"),
     ])  # fmt: skip
+
+
+def _sample_budget(found: Run) -> str:
+    """A limit that about half of the front keeps, `params=5000`; empty where there is little to choose."""
+    front = found.front()
+    if len(found.objectives) < 2 or len(front) < 3:
+        return ""
+    size = next((one for one in found.objectives[1:] if one.cheap), found.objectives[1])
+    values = sorted(row.values[size.name] for row in front)
+    return f"{size.name}={float(f'{values[len(values) // 2]:.2g}'):.10g}"
