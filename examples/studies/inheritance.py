@@ -3,10 +3,10 @@
     python examples/studies/inheritance.py [--tasks digits mnist1d fashion] [--seeds 5] [--scale 1.0] [--runs FOLDER]
 
 Four searches of the same space, for every seed on the same split of the same rows: LEMONADE with inherited weights;
-its twin, which trains every network from scratch; NSGA-II and random search, from scratch as well. From scratch a
-network is trained for `epochs`; a child with inherited weights for `child_epochs`. All end with the same number of
-trained samples, founders counted: each search goes on as long as one more generation cannot pass the budget. A child's
-network has seen its ancestors' samples as well as its own; those are in the ledger once, where they were trained.
+its twin, which trains every network from scratch; NSGA-II and random search, from scratch as well. From scratch every
+network is trained for `epochs`, long enough to tell good from bad; where weights are inherited every training, also a
+founder's, takes `heir_epochs`, and goes on in the children. All end with the same number of trained samples, founders
+counted: each search goes on as long as one more generation cannot pass the budget.
 
 The hypervolume is that of validation error and log10 of the parameters below the error of guessing and the largest
 size, as a share of the rectangle down to error 0 and the smallest size. Validation rows were seen by the search, and
@@ -19,7 +19,7 @@ import argparse
 import os
 import platform
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from itertools import accumulate
@@ -33,15 +33,14 @@ import evonas
 from evonas import pareto
 from evonas import recipe as recipes
 from evonas.encoding.dag import MutationWeights
-from evonas.estimate.train import SETTLING_ROWS
 
 DATA = Path(os.environ.get("EVONAS_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 MUTATIONS = {
     **MutationWeights.model_validate("morphisms").model_dump(),
-    "separate": 0.0, "insert_layer": 0.0, "insert_normed": 1.0,
+    "separate": 0.0, "insert_layer": 0.0, "insert_normed": 1.0, "change_stride": 1.5, "change_op": 0.5,
 }  # fmt: skip
-"""Morphisms alone, without depthwise convolutions, which CPUs train slowly, and every new layer behind a norm: those
-without one do not bear the learning rate that networks from scratch need."""
+"""Morphisms, and edits for what no morphism reaches: strides and operations. Without depthwise convolutions, which CPUs
+train slowly; every new layer comes with a norm, since those without one do not bear the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -55,31 +54,34 @@ class Study:
     encoding: dict
     epochs: int
     lr: float
-    child_lr: float
     networks: int
-    child_epochs: int = 2
-    distill: float | None = None
+    heir_epochs: int = 5
+    batch: int = 64
+    augment: dict = field(default_factory=dict)
     share: float = 1.0
-    founders: int = 4
+    founders: int = 8
+    heir_founders: int = 24
+    crossover: float = 0.3
+    continued: float = 0.3
     offspring: int = 4
     proposals: int = 20
     final_epochs: int = 50
 
 
-IMAGES = {"kernels": [3, 1, 5], "channels": [4, 6, 8, 12, 16, 24, 32], "initial_layers": [2, 3]}
+IMAGES = {"kernels": [3, 1, 5], "channels": [4, 6, 8, 12, 16, 24, 32], "initial_layers": [2, 3], "layers": [1, 8]}
 STUDIES = {
     "digits": Study(
         task={"kind": "digits"}, classes=10, params=(200, 20_000), flops="2M", encoding=IMAGES,
-        epochs=8, lr=0.2, child_lr=0.1, networks=48,
+        epochs=24, lr=0.2, networks=64, augment={"shift": 1},
     ),
     "mnist1d": Study(
-        task={"kind": "npz", "file": str(DATA / "mnist1d" / "mnist1d.npz"), "as_image": [1, 1, 40], "limit": 2000},
+        task={"kind": "npz", "file": str(DATA / "mnist1d" / "mnist1d.npz"), "as_image": [1, 1, 40]},
         classes=10, params=(200, 20_000), flops="2M", encoding=IMAGES,
-        epochs=10, lr=0.2, child_lr=0.1, networks=40,
+        epochs=20, lr=0.2, networks=64,
     ),
     "fashion": Study(
         task={"kind": "fashion-mnist", "validation": 5000}, classes=10, params=(500, 50_000), flops="5M",
-        encoding=IMAGES | {"initial_layers": [3, 5]}, epochs=6, lr=0.2, child_lr=0.1, networks=48, share=0.1,
+        encoding=IMAGES | {"initial_layers": [3, 5]}, epochs=12, heir_epochs=3, lr=0.2, networks=48, share=0.1,
     ),
 }  # fmt: skip
 
@@ -98,18 +100,18 @@ OURS, TWIN, *RIVALS = METHODS
 def recipe(study, method, seed, name):
     """The recipe of one search; how long it goes on is the budget's matter."""
     kind, inherit = METHODS[method]
+    heirs = inherit == "weights"
     strategy = {
         "lemonade": {
-            "population": study.founders, "offspring": study.offspring, "proposals": study.proposals,
+            "population": study.heir_founders if heirs else study.founders, "offspring": study.offspring,
+            "proposals": study.proposals, "crossover": study.crossover, "continued": study.continued * heirs,
         },
-        "nsga2": {"population": 2 * study.founders, "offspring": study.offspring},
+        "nsga2": {"population": study.founders, "offspring": study.offspring},
         "random": {"population": study.offspring},
     }[kind]  # fmt: skip
     low, high = study.params
     bounds = {"min_params": low, "params": high, "flops": study.flops}
     ops = ["conv", "max_pool", "avg_pool", "identity"]
-    distill = {"epochs": study.distill} if study.distill else None
-    heirs = {"epochs": study.child_epochs, "lr": study.child_lr, "distill": distill}
     return {
         "name": name,
         "seed": seed,
@@ -118,9 +120,9 @@ def recipe(study, method, seed, name):
         "objectives": ["error", "params"],
         "strategy": {"kind": kind, "generations": 1, **strategy},
         "estimator": {
-            "kind": "train", "epochs": study.epochs, "evaluate_every": 0, "share": study.share, "device": "cpu",
-            "precision": "fp32", "optimizer": {"kind": "sgd", "lr": study.lr},
-            "inherit": heirs if inherit == "weights" else "none",
+            "kind": "train", "epochs": epochs(study, inherit), "evaluate_every": 0, "share": study.share,
+            "device": "cpu", "precision": "fp32", "batch_size": study.batch, "augment": study.augment,
+            "optimizer": {"kind": "sgd", "lr": study.lr}, "inherit": inherit,
         },
         "pool": {"kind": "serial"},
         "final": {"epochs": study.final_epochs, "inherit": "none"},
@@ -137,7 +139,7 @@ def searched(study, method, seed, scale, name, runs):
     if run.status == "interrupted":
         run = evonas.resume(run)
     epoch = epoch_samples(study, run)
-    most = costliest(study, METHODS[method][1], epoch)
+    most = study.offspring * epochs(study, METHODS[method][1]) * epoch
     while more := int((budget(study, scale, epoch) - sum(samples(study, run))) // most):
         run = evonas.resume(run, generations=f"+{more}")
     return run
@@ -153,16 +155,14 @@ def budget(study, scale, epoch):
     return max(study.founders, round(study.networks * scale)) * study.epochs * epoch
 
 
-def costliest(study, inherit, epoch):
-    """Samples that a generation may take at most; with inherited weights norms may be settled anew, too."""
-    if inherit == "none":
-        return study.offspring * study.epochs * epoch
-    return study.offspring * ((study.child_epochs + (study.distill or 0)) * epoch + 2 * SETTLING_ROWS)
+def epochs(study, inherit):
+    """Of one training."""
+    return study.heir_epochs if inherit == "weights" else study.epochs
 
 
 def samples(study, run):
     """Trained samples by generation; a training that failed counts in full."""
-    full = study.epochs * epoch_samples(study, run)
+    full = epochs(study, run.recipe.estimator.inherit.kind) * epoch_samples(study, run)
     spent = [0] * len(run.generations())
     for row in run.individuals():
         spent[row.birth] += row.cost.get("samples", full)
