@@ -28,7 +28,7 @@ from evonas.estimate.train import TrainEstimator
 from evonas.marks import MarkBook
 
 GENOMES, EPOCHS, POINT = 12, 10, 0.01
-DISTILL = {"epochs": 1.0, "temperature": 2.0, "weight": 0.9, "lr": 0.01}
+DISTILL = {"epochs": 1.0, "temperature": 2.0, "weight": 0.9, "lr": 0.01, "batch_size": 16}
 INHERIT = {"epochs": 1, "lr": 0.05}
 NARROW = ("norm", "activation", "shapley")
 KINDS = [("narrow", prune) for prune in NARROW]

@@ -111,7 +111,7 @@ def test_killed_anywhere_while_training(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["nsga2", "lemonade"])
 def test_killed_anywhere_while_weights_are_inherited(tmp_path: Path, kind: str) -> None:
-    few = {"offspring": 4, "proposals": 8, "crossover": 0.3} if kind == "lemonade" else {}
+    few = {"offspring": 4, "proposals": 8, "crossover": 0.3, "continued": 0.3} if kind == "lemonade" else {}
     strategy = {"kind": kind, "population": 4, "generations": 5, **few}
     heirs = {**HEIRS, "strategy": strategy, "pool": {"kind": "processes", "workers": 2}}
     calm = evonas.start({**heirs, "pool": {"kind": "serial"}}, name="calm", runs=tmp_path).folder
