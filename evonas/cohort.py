@@ -197,11 +197,16 @@ class Everyone:
 
     def positions(self, ids: Sequence[int] | Ids) -> Ids:
         """Where the individuals with these ids are; those that are not here are left out."""
-        wanted = np.asarray(ids, dtype=np.int64)
-        at = np.searchsorted(self.ids, wanted)
-        inside = at < len(self.ids)
-        found: Ids = at[inside][self.ids[at[inside]] == wanted[inside]]
-        return found
+        return positions(self.ids, ids)
+
+
+def positions(ids: Ids, wanted: Sequence[int] | Ids) -> Ids:
+    """Where `wanted` are in ascending `ids`; those that are not there are left out."""
+    some = np.asarray(wanted, dtype=np.int64)
+    at = np.searchsorted(ids, some)
+    inside = at < len(ids)
+    found: Ids = at[inside][ids[at[inside]] == some[inside]]
+    return found
 
 
 def _column(part: Everyone, name: str) -> NDArray[np.float64]:

@@ -31,8 +31,7 @@ def body(shelf: Shelf, place: Place) -> Part:
         return notice("Nobody has been estimated yet: family trees are drawn from the first generation on.")
     with shelf.open(place.run) as run:
         view = views.lineage(run, chosen)
-    told = f"{len(view.members)} ancestors and itself" if len(view.members) > 1 else "a founder"
-    told = told.replace(f"{len(view.members)} ", f"{len(view.members) - 1} ") if len(view.members) > 1 else told
+    told = f"{len(view.members) - 1} ancestors and itself" if len(view.members) > 1 else "a founder"
     notes = [html.Span(told, className="quiet")]
     if view.hidden:
         notes.append(html.Span(f"at least {view.hidden:,} more are not drawn", className="quiet"))

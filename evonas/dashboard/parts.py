@@ -62,10 +62,6 @@ class Place:
             return Place(parts[2], parts[1], int(parts[3]), query)
         return Place("missing")
 
-    @property
-    def address(self) -> str:
-        return address(self.run, self.page, self.id)
-
     def data(self) -> dict[str, Any]:
         """For the page to hand back."""
         return {"page": self.page, "run": self.run, "id": self.id, "query": dict(self.query)}

@@ -726,7 +726,7 @@ def short(value: float) -> str:
 
 
 def packed(values: NDArray[Any]) -> dict[str, str] | list[Any]:
-    """An array as plotly.js reads it without parsing numbers; float32 holds what a screen can show of large ones."""
+    """An array as plotly.js reads it without parsing numbers; short ones as plain lists."""
     array = np.ascontiguousarray(values, dtype=np.float64)
     if array.size < 64:
         return (

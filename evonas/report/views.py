@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evonas import pareto
-from evonas.cohort import Everyone
+from evonas.cohort import Everyone, positions
 from evonas.core import Edit, Json, Objective, RecipeError, dumps, nearest
 from evonas.report.layout import layered
 from evonas.store import Birth, Store
@@ -48,7 +48,7 @@ CROWD = 300
 
 @dataclass(frozen=True)
 class Card:
-    """A run in a list of runs. `trend` is its hypervolume by generation; `started` and `touched` are seconds since
+    """A run in a list of runs. `trend` is its hypervolume by generation; `started` is in seconds since
     1970, None where not known; `solved` is who reached the goal; `problem` says why a damaged one cannot be read, and
     then nothing else is told."""
 
@@ -67,7 +67,6 @@ class Card:
     encoding: str = ""
     seed: int = 0
     started: float | None = None
-    touched: float | None = None
     solved: int | None = None
     problem: str = ""
 
@@ -92,7 +91,6 @@ def card(store: Store, running: bool) -> Card:
         encoding=str(recipe["encoding"]["kind"]),
         seed=recipe["seed"],
         started=_moment(store.about.get("started")),
-        touched=passed[-1].time if passed else None,
         solved=newest.get("solved"),
     )
 
@@ -151,11 +149,7 @@ class Front:
 
     def positions(self, ids: Iterable[int]) -> Ints:
         """Where those with these ids are; who is not here is left out."""
-        wanted = np.asarray(list(ids), dtype=np.int64)
-        at = np.searchsorted(self.ids, wanted)
-        inside = at < len(self.ids)
-        found: Ints = at[inside][self.ids[at[inside]] == wanted[inside]]
-        return found
+        return positions(self.ids, list(ids))
 
     def default_axes(self) -> tuple[str, str]:
         """What lies across and up unless told: the second objective and the first, or the order of birth."""
@@ -223,7 +217,7 @@ def spans_orders(values: Reals) -> bool:
     return bool(len(good) and good.min() > 0 and good.max() > pareto.WIDE * good.min())
 
 
-def thinned(x: Reals, y: Reals, cells: tuple[int, int] = (260, 150)) -> tuple[Ints, Ints]:
+def thinned(x: Reals, y: Reals, cells: tuple[int, int]) -> tuple[Ints, Ints]:
     """Positions of one point for each cell of a grid over these points, and how many share its cell.
 
     Points that would hide each other are drawn once."""
