@@ -2,7 +2,7 @@
 
 An entry is the name of a zoo genome, a genome file, a user's module as `file.py:object` or `package.module:object`, or
 a run's front as `run:NAME` (one individual of it: `run:NAME/ID`; a run elsewhere: `run:./path/to/run`). Layer graphs
-from modules and runs bring their weights, which count where the estimator inherits."""
+and cells from modules and runs bring their weights, which count where the estimator inherits."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from evonas.core import (
     nearest,
     seed_of,
 )
+from evonas.encoding.cell import CellEncoding, CellGenome
 from evonas.encoding.dag import DagEncoding
 from evonas.encoding.genes import DagGenome
 from evonas.store import Store
@@ -122,7 +123,7 @@ class Reader:
     def _check_shape(self, store: Store) -> None:
         theirs = store.about["task"]["input"], store.about["task"]["outputs"]
         space: Any = self.encoding
-        if not isinstance(space, DagEncoding):  # direct genomes say their ends themselves
+        if not isinstance(space, (DagEncoding, CellEncoding)):  # direct genomes say their ends themselves
             return
         ours = list(space.input_shape), space.outputs
         if theirs != ours:
@@ -134,7 +135,8 @@ class Reader:
     def _weights_of(self, store: Store, id: int, genome: Genome) -> bytes | None:
         """The weights of the search: those of a last training have seen the rows that are kept apart here."""
         estimate = store.estimate(id)
-        if not self.weights or not isinstance(genome, DagGenome) or estimate is None or estimate.weights is None:
+        trained = isinstance(genome, (DagGenome, CellGenome))
+        if not self.weights or not trained or estimate is None or estimate.weights is None:
             return None
         self._check_rows(store)
         if not store.has_weights(estimate.weights):
@@ -198,11 +200,12 @@ class Reader:
             from evonas.phenotype import network
 
             built = network.build(self.encoding.decode(founder.genome))
+            setting = "skeleton" if isinstance(founder.genome, CellGenome) else "edge_norm"
             try:
                 network.load(built, network.from_bytes(founder.weights))
             except DataError as error:
                 raise DataError(
-                    f"{founder.source}: {error}; encoding.edge_norm and the data must be as in that run"
+                    f"{founder.source}: {error}; encoding.{setting} and the data must be as in that run"
                 ) from None
         return founder
 
@@ -242,6 +245,8 @@ def _called(function: Any) -> Any:
 
 def settled_weights(founder: Founder, genome: Genome, encoding: Encoding) -> bytes | None:
     """The founder's weights as its genome has them in this run, with the run's marks; None where it brings none."""
+    if isinstance(founder.genome, CellGenome):
+        return founder.weights  # places have their marks in every run
     if founder.weights is None or not isinstance(founder.genome, DagGenome) or not isinstance(genome, DagGenome):
         return None
     from evonas.phenotype import network

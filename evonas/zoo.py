@@ -1,14 +1,14 @@
 """The zoo: published architectures and champions as genome files, to start a search from or to compare with.
 
-A file is JSON: `name`, `about`, `source`, `task` (kind, input, outputs), `params`, `flops`, `genome`; a bare genome, as
-`evonas export` writes it, is read too."""
+A file is JSON: `name`, `about`, `source`, `task` (kind, input, outputs), `params`, `flops`, `genome` and, where a
+genome alone does not say which network it is, `settings` of its encoding; a bare genome is read too."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -42,6 +42,7 @@ class Entry:
     flops: int
     genome: Mapping[str, Any]
     edge_norm: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def names() -> tuple[str, ...]:
@@ -69,7 +70,7 @@ def _entry(data: Any) -> Entry:
     task = data["task"]
     return Entry(
         data["name"], data["about"], data["source"], task["kind"], tuple(task["input"]), task["outputs"],
-        data["params"], data["flops"], data["genome"], data.get("edge_norm"),
+        data["params"], data["flops"], data["genome"], data.get("edge_norm"), data.get("settings", {}),
     )  # fmt: skip
 
 
@@ -96,7 +97,9 @@ def _space(one: Entry, source: str) -> Encoding:
     if not all(type(size) is int and 0 < size < 2**31 for size in (*one.input, one.outputs)):
         raise DataError(f"{source}: task.input and task.outputs are no whole numbers above 0: mend the file")
     try:
-        kept = {} if one.edge_norm is None else {"edge_norm": one.edge_norm}
+        kept = dict(one.settings)
+        if one.edge_norm is not None:
+            kept["edge_norm"] = one.edge_norm
         if "feed_forward" in one.genome:
             kept["feed_forward"] = one.genome["feed_forward"]
         settings = encoding.TABLE[one.genome["encoding"]].model_validate(kept)
@@ -132,13 +135,16 @@ def enrol(genomes: Sequence[Any], book: MarkBook) -> tuple[Genome, ...]:
     - Layer graphs: two layers get the same mark if they are the same operation fed by the same layers. A new one's mark
       is that of a layer grown between its first source and the output, as random genomes grow. Raises DataError for a
       genome whose edges into the output cannot keep their order.
-    - Direct genomes: a node is named by the two ends of the link it was put into, those of its oldest links."""
+    - Direct genomes: a node is named by the two ends of the link it was put into, those of its oldest links.
+    - Cells, and genomes of users' own encodings, keep their marks."""
     places: dict[_Place, int] = {}
     taken: set[int] = set()
     return tuple(
-        _transplanted(genome, book) if isinstance(genome, NeatGenome) else _enrolled(genome, book, places, taken)
+        _transplanted(genome, book) if isinstance(genome, NeatGenome)
+        else _enrolled(genome, book, places, taken) if isinstance(genome, DagGenome)
+        else genome
         for genome in genomes
-    )
+    )  # fmt: skip
 
 
 def renamed(founder: DagGenome, enrolled: DagGenome) -> dict[int, int]:

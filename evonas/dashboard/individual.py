@@ -30,7 +30,7 @@ from evonas.dashboard.parts import (
 )
 from evonas.dashboard.shelf import Shelf
 from evonas.encoding.plan import Plan
-from evonas.report import drawing, plots, views
+from evonas.report import cells, drawing, plots, views
 from evonas.report.plots import short
 from evonas.report.tables import duration, number, plain
 from evonas.results import Bequest, Run
@@ -55,7 +55,8 @@ def body(shelf: Shelf, place: Place) -> Part:
         curve = plots.curve(estimate.curve if estimate else (), theme())
         bequests = _bequests(run, place.id)
         head = _head(run, view, place.id)
-        layers = panel("Genes" if plan.is_graph else "Layers", _layers(plan, changes, bequests, run.name))
+        layered = not plan.is_graph and plan.cells is None
+        layers = panel("Layers" if layered else "Genes", _layers(plan, changes, bequests, run.name))
         return html.Div(
             [
                 head,
@@ -247,6 +248,8 @@ def _bequests(run: Run, id: int) -> dict[str, Bequest]:
 def _layers(plan: Plan, changes: views.Changes, bequests: Mapping[str, Bequest], run: str) -> Part:
     if plan.is_graph:
         return _genes(plan, changes)
+    if plan.cells is not None:
+        return _cells(plan, changes)
     columns = [
         Column("mark", True),
         Column("operation"),
@@ -288,6 +291,23 @@ def _layers(plan: Plan, changes: views.Changes, bequests: Mapping[str, Bequest],
         ]
     )
     return table(columns, rows, "Layers")
+
+
+def _cells(plan: Plan, changes: views.Changes) -> Part:
+    """Operations of the cells; what is told of one holds for all places where its cell stands."""
+    assert plan.cells is not None
+    columns = [Column("mark", True), Column("cell"), Column("edge"), Column("operation"), Column("params", True),
+               Column("FLOPs", True), Column("change", wide=True)]  # fmt: skip
+    rows: list[list[Part]] = []
+    for name, edges, built in zip(plan.cells.names, plan.cells.edges, plan.cells.built, strict=True):
+        for mark, source, target, op in edges:
+            steps = [step for step in plan.steps if f"_edge{mark}_" in step.name]
+            params, flops = sum(step.params for step in steps), sum(step.flops for step in steps)
+            what = cells.told(op) + ("" if mark in built or op == "none" else " (leads nowhere, not built)")
+            sizes = [f"{params:,}" if params else "", short(flops) if flops else ""]
+            rows.append([str(mark), name, f"{source} → {target}", what, *sizes, _change(mark, changes)])
+    total = [html.B(f"{plan.params:,}"), html.B(short(plan.flops)), f"depth {plan.depth}"]
+    return table(columns, [*rows, ["", html.B("all, with the skeleton"), "", "", *total]], "Genes")
 
 
 def _change(mark: int, changes: views.Changes) -> Part:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from evonas.encoding.plan import Plan, Step
-from evonas.report import drawing
+from evonas.report import cells, drawing
+from evonas.report.cells import Box, Diagram
 from evonas.report.graphs import Graph, Link, Node
 from evonas.report.layout import layered
 from evonas.report.plots import Theme, short
@@ -31,6 +32,9 @@ LETTER = 6.3
 
 COLUMN, ROW = 190.0, 46.0
 """Pixels from one column of a direct genome's nodes to the next, and a node's height with its gap."""
+
+WIDE = 1200.0
+"""Pixels that cells beside each other take at most."""
 
 FEW = 24
 """Up to so many inputs are all drawn; of more, only those that have links."""
@@ -52,6 +56,8 @@ def draw(plan: Plan, changes: Changes, theme: Theme) -> Drawn:
     """A plan's network."""
     if plan.is_graph:
         return _direct(Graph.of(plan.steps[-1].settings), changes, theme)
+    if plan.cells is not None:
+        return _cells(cells.diagrams(plan), changes, theme)
     return _layers(plan, changes, theme)
 
 
@@ -124,6 +130,63 @@ def _kind(step: Step, changes: Changes) -> str:
     mark = int(number)
     base = "layer" if step.op in drawing.COLOURS else "pill"
     return f"{base} new" if mark in changes.new else f"{base} changed" if mark in changes.changed else base
+
+
+# ----------------------------------------------------------------------------------------------------------- cells
+
+
+def _cells(shown: Sequence[Diagram], changes: Changes, theme: Theme) -> Drawn:
+    """The skeleton, and beside it the cells, each under its title: one below the other where they are wide."""
+    sizes = [_diagram(i, one, (0.0, 0.0), changes)[1] for i, one in enumerate(shown)]
+    stacked = sum(width for width, _ in sizes[1:]) > WIDE
+    elements: list[Element] = []
+    x = y = right = bottom = 0.0
+    for i, (one, (width, height)) in enumerate(zip(shown, sizes, strict=True)):
+        elements += _diagram(i, one, (x, y), changes)[0]
+        right, bottom = max(right, x + width), max(bottom, y + height)
+        if stacked and i:
+            y += height + GAP
+        else:
+            x += width + 2 * GAP
+    return Drawn(tuple(elements), _style(theme), (right, bottom))
+
+
+def _diagram(
+    number: int, one: Diagram, corner: tuple[float, float], changes: Changes
+) -> tuple[list[Element], tuple[float, float]]:
+    """One drawing's elements, right of and below a corner, and its size."""
+    right, down = corner[0], corner[1] + PILL + GAP
+    labels = [f"{box.label}  {box.title}\n{box.detail}".strip() for box in one.boxes]
+    heights = [BOX if box.colour else PILL for box in one.boxes]
+    widths = [max(LETTER * max(map(len, words.split("\n"))) + 26, 70.0) for words in labels]
+    layout = layered([box.inputs for box in one.boxes], [width / 100 for width in widths], gap=0.3, lane=0.2)
+    spans = [(top + down, bottom + down) for top, bottom in _spans(layout.rank, heights)]
+    lanes = [100 * x for lane in layout.lanes for x in lane]
+    sides = [(100 * x - width / 2, 100 * x + width / 2) for x, width in zip(layout.x, widths, strict=True)]
+    left, end = min([*(a for a, _ in sides), *lanes]), max([*(b for _, b in sides), *lanes])
+    shift = right - left
+    at = [(100 * layout.x[i] + shift, sum(spans[layout.rank[i]]) / 2) for i in range(len(one.boxes))]
+    above = [(x, y - height / 2) for (x, y), height in zip(at, heights, strict=True)]
+    below = [(x, y + height / 2) for (x, y), height in zip(at, heights, strict=True)]
+    head = LETTER * len(one.title) + 26
+    found = [_node(f"title{number}", one.title, (right + head / 2, corner[1] + PILL / 2), (head, PILL), "title", "")]
+    found += [
+        _node(f"{number}-{i}", words, at[i], (widths[i], heights[i]), _state(box, changes), box.colour or "")
+        for i, (box, words) in enumerate(zip(one.boxes, labels, strict=True))
+    ]
+    for target, box in enumerate(one.boxes):
+        for source in dict.fromkeys(box.inputs):
+            first, last = layout.rank[source], layout.rank[target]
+            lane = layout.lanes[source][: last - first - 1]
+            bends = [(100 * x + shift, y) for x, span in zip(lane, spans[first + 1 :], strict=False) for y in span]
+            name = f"{number}-{source}"
+            found.append(_edge(f"{name}-{target}", name, f"{number}-{target}", (below[source], above[target]), bends))
+    return found, (max(end - left, head), spans[-1][1] - corner[1])
+
+
+def _state(box: Box, changes: Changes) -> str:
+    base = "layer" if box.colour else "pill"
+    return f"{base} new" if box.mark in changes.new else f"{base} changed" if box.mark in changes.changed else base
 
 
 # ---------------------------------------------------------------------------------------------------- direct genomes
@@ -250,6 +313,7 @@ def _style(theme: Theme) -> tuple[dict[str, Any], ...]:
             **quiet,
         },
         "node.pill": {"font-size": 10.5, "color": theme.soft},
+        "node.title": {"border-width": 0, "background-opacity": 0, "font-size": 13, "font-weight": "bold"},
         "node.layer": {"background-color": theme.ground, "border-color": "data(colour)", "border-width": 2},
         "node.input": {"background-color": theme.grid},
         "node.output": {"background-color": theme.grid, "border-width": 2, "border-color": theme.soft},

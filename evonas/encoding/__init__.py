@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from evonas import imported
 from evonas.core import Encoding, Settings
+from evonas.encoding.cell import CellEncoding, CellSettings
 from evonas.encoding.dag import Bounds, DagEncoding, DagSettings, Initial
 from evonas.encoding.variation import NeatSettings
 from evonas.imported import Imported
 
 __all__ = ["TABLE", "ImportedEncoding", "build"]
 
-TABLE: dict[str, type[Settings]] = {"dag": DagSettings, "neat": NeatSettings}
+TABLE: dict[str, type[Settings]] = {"cell": CellSettings, "dag": DagSettings, "neat": NeatSettings}
 """Settings of every encoding by its `kind`."""
 
 
@@ -27,6 +28,8 @@ def build(settings: Settings, input_shape: tuple[int, ...], outputs: int) -> Enc
     """The encoding for inputs of (channels, height, width) or (features,) and a number of outputs."""
     if isinstance(settings, DagSettings):
         return DagEncoding(settings, input_shape, outputs)
+    if isinstance(settings, CellSettings):
+        return CellEncoding(settings, input_shape, outputs)
     if isinstance(settings, NeatSettings):
         from evonas.encoding.neat import NeatEncoding
 

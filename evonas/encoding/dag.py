@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from random import Random
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -213,6 +213,9 @@ class Compatibility(Settings):
 class DagSettings(Settings):
     """Layer graphs: acyclic graphs of layers of any depth and branching. New convolutions have the first stride and the
     first dilation of their lists three times out of four, otherwise any."""
+
+    faces: ClassVar[frozenset[str]] = frozenset({"distance", "morphisms"})
+    """What strategies may ask of this encoding beyond making, mutating and mating genomes."""
 
     kind: Literal["dag"] = "dag"
     ops: Choices[LayerOp] = ("conv", "separable", "max_pool", "avg_pool", "identity", "dense", "dropout")

@@ -194,10 +194,15 @@ def _window(gene: LayerGene, shape: Shape) -> tuple[Pair, Pair, Pair, Pair]:
 def _axis(gene: LayerGene, size: int, same: bool) -> tuple[int, int, int, int]:
     """Kernel, stride, padding at each side and resulting size along one axis."""
     kernel, stride, dilation = gene.kernel, gene.stride, gene.dilation
+    if same or size == 1:
+        return window(kernel, stride, dilation, size)
+    return kernel, stride, 0, (size - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def window(kernel: int, stride: int, dilation: int, size: int) -> tuple[int, int, int, int]:
+    """Kernel, stride, padding at each side and resulting size along one axis that keeps its size but for the stride."""
     if size == 1:
         return 1, 1, 0, 1
-    if not same:
-        return kernel, stride, 0, (size - dilation * (kernel - 1) - 1) // stride + 1
     if kernel % 2:
         kernel = min(kernel, 2 * ((size - 1) // dilation) + 1)
     return kernel, stride, dilation * (kernel - 1) // 2, -(-size // stride)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 StepOp = Literal[
     "input", "conv", "separable", "linear", "max_pool", "avg_pool", "identity", "dropout", "gate",
-    "sum", "concat", "global_pool", "flatten", "graph",
+    "sum", "concat", "global_pool", "flatten", "shift", "zero", "graph",
 ]  # fmt: skip
 
 Shape = tuple[int, ...]
@@ -32,11 +32,12 @@ class Step(NamedTuple):
     - linear: in_channels, channels, bias, norm, activation
     - max_pool, avg_pool: kernel, stride, padding (pairs), ceil; padding never counts
     - identity: norm, activation; dropout: rate
+    - shift: by, the pixels (vertical, horizontal) that an image moves up and left, zeros coming after it
     - graph, a direct genome's network: inputs, outputs, feed_forward, activations (steps per input, 1), nodes as rows
       (mark, bias, response, activation, aggregation) and links as rows (mark, source, target, weight, enabled), hidden
       (number of nodes), depth
 
-    The others have none; a gate multiplies by one number, its only parameter."""
+    The others have none; a gate multiplies by one number, its only parameter, and `zero` by 0."""
 
     name: str
     op: StepOp
@@ -61,11 +62,24 @@ class Step(NamedTuple):
         return int(self.settings["hidden"]) if self.op == "graph" else 0
 
 
+class Cells(NamedTuple):
+    """What a plan repeats, for drawings: by cell its name, its edges (mark, source, target, op), those of them that are
+    built, and the nodes that it hands on. Nodes below `inputs` are earlier cells."""
+
+    names: tuple[str, ...]
+    edges: tuple[tuple[tuple[int, int, int, str], ...], ...]
+    built: tuple[frozenset[int], ...]
+    outputs: tuple[tuple[int, ...], ...]
+    inputs: int
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A network as data: steps in execution order; the last one is the output, shape (outputs,)."""
+    """A network as data: steps in execution order; the last one is the output, shape (outputs,). `cells` are those that
+    it repeats, if it does."""
 
     steps: tuple[Step, ...]
+    cells: Cells | None = None
 
     @property
     def is_graph(self) -> bool:

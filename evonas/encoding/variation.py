@@ -224,6 +224,9 @@ class BreedingSettings(Settings):
 class NeatSettings(BreedingSettings):
     """Direct genomes: networks of single nodes and links, feed-forward or recurrent, that grow link by link."""
 
+    faces: ClassVar[frozenset[str]] = frozenset({"distance"})
+    """What strategies may ask of this encoding beyond making, mutating and mating genomes."""
+
     kind: Literal["neat"] = "neat"
     initial: Initial = ()
     """Genomes to begin with: names from the zoo, paths of genome files, or runs (`run:NAME` for a front, `run:NAME/ID`

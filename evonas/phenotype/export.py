@@ -297,7 +297,7 @@ def _layer(step: Step, steps: Sequence[Step]) -> str:
     s = step.settings
     match step.op:
         case "conv":
-            parts = {"conv": _conv(s, _int(s["channels"]), 1, s["bias"]), **_tail(step)}
+            parts = {"conv": _conv(s, _int(s["channels"]), _int(s["groups"]), s["bias"]), **_tail(step)}
         case "separable":
             inner = _int(s["in_channels"])
             parts = {
@@ -425,7 +425,8 @@ _INLINE = ("sum", "concat", "global_pool", "flatten")
 
 
 def _forward(plan: Plan) -> list[str]:
-    """The lines of `forward`: about one per layer, each tensor in a variable named after its gene (x5, e7)."""
+    """The lines of `forward`: about one per layer, each tensor in a variable named after its gene (x5, e7), in cells
+    after its step."""
     users: dict[int, list[int]] = {}
     for i, step in enumerate(plan.steps):
         for source in step.inputs:
@@ -449,11 +450,8 @@ def _forward(plan: Plan) -> list[str]:
 
 
 def _variable(step: Step) -> str:
-    if step.op == "graph":
-        return step.name
     found = re.match(r"(layer|edge)([0-9]+)", step.name)
-    assert found is not None, "names were checked"
-    return f"{'x' if found[1] == 'layer' else 'e'}{found[2]}"
+    return f"{'x' if found[1] == 'layer' else 'e'}{found[2]}" if found else step.name
 
 
 def _expression(step: Step, inputs: Sequence[str]) -> str:
@@ -476,6 +474,11 @@ def _expression(step: Step, inputs: Sequence[str]) -> str:
             return inputs[0]
         case "gate":
             return f'{closed[0]} * self.{step.name}["scale"]'
+        case "shift":
+            down, right = map(_int, step.settings["by"])
+            return f"nn.functional.pad({inputs[0]}, ({-right}, {right}, {-down}, {down}))"
+        case "zero":
+            return f"{closed[0]} * 0.0"
         case _:
             return f"self.{step.name}({inputs[0]})"
 
@@ -488,12 +491,20 @@ def _wrapped(start: str, words: Sequence[str], end: str) -> str:
 # -------------------------------------------------------------------------------------------------- checked values
 
 
+_NAME = re.compile(
+    r"(?:layer|edge)[0-9]{1,16}(?:_merge|_reduce|_pool)?|flatten|graph"
+    r"|stem|head|block[0-9]{1,4}(?:_[a-z0-9]+)?"
+    r"|cell[0-9]{1,4}(?:_out|_(?:edge|node|in)[0-9]{1,16}(?:_[a-z0-9]+){0,6})"
+)
+"""Names of steps: those of layer graphs and direct genomes, of a skeleton, of cells."""
+
+
 def _check(plan: Plan) -> None:
     """Raises DataError unless operations are known, names those of genes and every input is an earlier step."""
     for i, step in enumerate(plan.steps):
         if step.op not in get_args(StepOp):
             raise DataError(f"export: the operation {_plain(step.op)!r} is not known")
-        if not re.fullmatch(r"(?:layer|edge)[0-9]{1,16}(?:_merge|_reduce|_pool)?|flatten|graph", step.name):
+        if not _NAME.fullmatch(step.name):
             raise DataError(f"export: step {_plain(step.name)!r} is not named after a gene (layer5, edge7_pool)")
         if (i == 0) != (step.op == "input") or any(not 0 <= _int(j) < i for j in step.inputs):
             raise DataError(

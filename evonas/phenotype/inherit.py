@@ -4,11 +4,14 @@ Every edit is replayed with the weights: a tensor of the child is found under it
 by their place in the layer, its columns by the channels that they listen to (`encoding/channels.py`), its taps around
 the centre of the window. What has no counterpart starts afresh, columns for new channels at 0, so that an old filter
 does not hear them at first. One rule thus serves morphisms, ordinary mutations and crossover.
+
+Cells are simpler: a child takes every tensor of its parents' that has its name (cell, mark, operation) and shape.
 Real et al. 2017, section 3.4 (inheritance where shapes match); Elsken, Metzen and Hutter 2019; Chen, Goodfellow and
 Shlens 2016."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evonas.core import DataError, Edit, Encoding, Genome, seed_of
-from evonas.encoding import morph
+from evonas.encoding import cell, morph
+from evonas.encoding.cell import CellGenome
 from evonas.encoding.channels import Labels, labels, layouts
 from evonas.encoding.dag import apply
 from evonas.encoding.genes import DagGenome
@@ -82,20 +86,26 @@ def inherit(
     The edits are those of the first parent, in order; a `mate` comes first and takes genes from the second one.
     With a `probe`, layers behind an approximate edit are fitted to the parent's outputs (`refit.py`).
     Raises DataError where they do not lead to the child, or a parent's tensors are not its genome's."""
+    if isinstance(child, CellGenome):
+        return _by_name(encoding, parents, edits, child, seed)
     now = _Stage.of(encoding, parents[0], 1)
     for edit in edits:
         now = _Step(encoding, now, edit, seed, probe).taken(parents[1:])
-    if now.genome.key != child.key:
-        raise DataError(
-            f"inheritance: {len(edits)} edits of {parents[0].genome.key[:8]} lead to {now.genome.key[:8]}, not to "
-            f"{child.key[:8]}: are they of another parent?"
-        )
+    _check_child(now.genome, parents[0].genome, edits, child)
     parameters = [name for name, _ in _shaped(now.plan).named_parameters()]
     return Inheritance(
         dict(now.tensors),
         {state: {name: named[name] for name in parameters if name in named} for state, named in now.moments.items()},
         *_shares(now.origins, parameters, exact=all(edit.op in morph.EXACT for edit in edits)),
     )
+
+
+def _check_child(made: Genome, parent: Genome, edits: Sequence[Edit], child: Genome) -> None:
+    if made.key != child.key:
+        raise DataError(
+            f"inheritance: {len(edits)} edits of {parent.key[:8]} lead to {made.key[:8]}, not to {child.key[:8]}: "
+            "are they of another parent?"
+        )
 
 
 def _shares(origins: Named, parameters: Sequence[str], exact: bool) -> tuple[float, bool, dict[str, dict[int, float]]]:
@@ -111,6 +121,54 @@ def _shares(origins: Named, parameters: Sequence[str], exact: bool) -> tuple[flo
         for name, gene in counts.items()
     }
     return (1 - new / total if total else 1.0), exact, sources
+
+
+# --------------------------------------------------------------------------------------------------------------- cells
+
+
+def _by_name(
+    encoding: Encoding, parents: Sequence[Parent], edits: Sequence[Edit], child: CellGenome, seed: int
+) -> Inheritance:
+    """Cells: each tensor of the parent that gave its gene, or else of the other, where one has its name and shape."""
+    made = parents[0].genome
+    for edit in edits:
+        assert isinstance(made, CellGenome)
+        made = cell.apply(made, edit)
+    _check_child(made, parents[0].genome, edits, child)
+    taken = {mark for edit in edits if edit.op == "mate" for mark in edit.made}
+    built = network.build(encoding.decode(child), seed_of(seed, "weights"))
+    tensors, origins = {}, {}
+    for name, fresh in network.tensors(built).items():
+        found = _CELL_GENE.match(name)
+        order = reversed(range(len(parents))) if found and int(found[1]) in taken else range(len(parents))
+        giver = next((i for i in order if _fits(parents[i].tensors.get(name), fresh)), None)
+        tensors[name] = fresh if giver is None else parents[giver].tensors[name].clone()
+        origins[name] = torch.full(fresh.shape, 0 if giver is None else giver + 1, dtype=torch.int8)
+    parameters = [name for name, _ in built.named_parameters()]
+    return Inheritance(
+        tensors,
+        {state: _moments(state, parents, origins, tensors, parameters) for state in parents[0].moments},
+        *_shares(origins, parameters, exact=not edits),
+    )
+
+
+_CELL_GENE = re.compile(r"cell\d+_edge(\d+)_")
+
+
+def _fits(value: Tensor | None, wanted: Tensor) -> bool:
+    return value is not None and value.shape == wanted.shape
+
+
+def _moments(
+    state: str, parents: Sequence[Parent], origins: Named, tensors: Named, parameters: Sequence[str]
+) -> dict[str, Tensor]:
+    """An optimiser's state for the parameters, of the parents that gave them; zeros for new ones."""
+    found = {}
+    for name in parameters:
+        giver = int(origins[name].flatten()[0]) - 1
+        held = parents[giver].moments.get(state, {}).get(name) if giver >= 0 else None
+        found[name] = torch.zeros_like(tensors[name]) if held is None else held.clone()
+    return found
 
 
 # ------------------------------------------------------------------------------------------------- one edit at a time

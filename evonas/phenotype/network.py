@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as read_safetensors
 from safetensors.torch import save as write_safetensors
 from torch import Tensor, nn
+from torch.nn import functional
 
 from evonas.core import DataError, seed_of
 from evonas.encoding.decode import group_count
@@ -81,6 +82,25 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale
+
+
+class Shift(nn.Module):
+    """Moves images up by `by[0]` pixels and left by `by[1]`; zeros come after them."""
+
+    def __init__(self, by: tuple[int, int]) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, right = self.by
+        return functional.pad(x, (-right, right, -down, down))
+
+
+class Zero(nn.Module):
+    """Multiplies by 0: where a network is cut off, what lies before still has its gradients, all of them 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.0
 
 
 class GlobalPool(nn.Module):
@@ -235,6 +255,8 @@ def _module(step: Step, source: Shape) -> nn.Module:
         return nn.AvgPool2d(*window, ceil_mode=settings["ceil"], count_include_pad=False)
     if step.op == "dropout":
         return nn.Dropout(settings["rate"])
+    if step.op == "shift":
+        return Shift(settings["by"])
     return _PLAIN[step.op]()
 
 
@@ -244,6 +266,7 @@ _PLAIN: Mapping[str, type[nn.Module]] = {
     "concat": Concat,
     "global_pool": GlobalPool,
     "flatten": nn.Flatten,
+    "zero": Zero,
 }
 
 

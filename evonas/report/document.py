@@ -205,7 +205,9 @@ def _networks(page: _Page) -> str:
 
 def _network(page: _Page, why: str, row: Row) -> str:
     plan = page.run.plan(row.id)
-    size = len(plan.steps[-1].settings["links"]) if plan.steps[-1].op == "graph" else len(plan.steps)
+    size = len(plan.steps[-1].settings["links"]) if plan.is_graph else len(plan.steps)
+    if plan.cells is not None:  # each of them is drawn once
+        size = sum(map(len, plan.cells.edges))
     if size > LARGEST:
         drawn = f"<p>It has {size:,} parts, too many to draw.</p>"
     else:
@@ -275,6 +277,7 @@ def _record(page: _Page) -> str:
         ("versions", versions),
         ("machine", f"{about.get('platform', '?')}, {about.get('cores', '?')} cores"),
         *([("rows", sizes)] if sizes else []),
+        *_estimation(run),
         ("fingerprint of the data", task["fingerprint"]),
     ]
     recipe = yaml.dump(run.recipe.model_dump(mode="json"))
@@ -283,6 +286,16 @@ def _record(page: _Page) -> str:
         "Record", html.facts(facts), f'<ul class="events">{events}</ul>',
         f"<details><summary>the whole recipe</summary><pre>{_lines(recipe)}</pre></details>",
     )  # fmt: skip
+
+
+def _estimation(run: Run) -> list[tuple[str, str]]:
+    """What ending trainings early has saved, and how far brief looks agree with close ones."""
+    facts = []
+    if (saved := run.saved()) is not None:
+        text = f"{saved.pruned} trainings, which saved {number(saved.epochs)} epochs ({saved.share:.0%})"
+        facts.append(("ended early", text))
+    facts += [("order by fidelities", one.warning or str(one)) for one in run.agreements()]
+    return facts
 
 
 _VERSIONS = ("evonas", "python", "torch", "numpy", "deap", "moocore")

@@ -22,6 +22,7 @@ import safetensors.torch
 from typer.testing import CliRunner
 
 import evonas
+from evonas import zoo
 from evonas.cli import app
 from evonas.core import EvonasError, RecipeError, StorageError
 from evonas.dashboard import guard, network
@@ -369,6 +370,22 @@ def test_a_layer_graph_has_all_its_steps_and_edges_apart(folder: Path, theme: An
             assert [one["data"]["id"] for one in nodes] == [step.name for step in plan.steps]
             assert len(edges) == sum(len(set(step.inputs)) for step in plan.steps)
             assert not _overlaps(nodes)
+
+
+@pytest.mark.parametrize("name", ["nasnet-a", "darts-v2", "nasbench201-best-cifar10"])
+def test_cells_have_all_their_operations_apart(name: str) -> None:
+    _, _, plan = zoo.decoded(name)
+    assert plan.cells is not None
+    mark = plan.cells.edges[0][0][0]
+    drawn = network.draw(plan, views.Changes(3, frozenset({mark})), LIGHT)
+    nodes = [one for one in drawn.elements if "position" in one]
+    ids = [one["data"]["id"] for one in drawn.elements]
+    ends = {one["data"][end] for one in drawn.elements if "source" in one["data"] for end in ("source", "target")}
+    assert len(set(ids)) == len(ids) and ends <= set(ids)
+    assert not _overlaps(nodes)
+    assert [one["data"]["label"].split()[0] for one in nodes if one["classes"].endswith("new")] == [str(mark)]
+    operations = sum(edge[3] != "none" for edges in plan.cells.edges for edge in edges)
+    assert sum(one["data"]["id"][0] != "0" and one["classes"].startswith("layer") for one in nodes) == operations
 
 
 def _overlaps(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:

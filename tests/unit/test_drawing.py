@@ -11,7 +11,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from evonas.report import drawing, figures, graphs, tables
+from evonas import zoo
+from evonas.encoding.cell import CellEncoding, CellSettings
+from evonas.report import cells, drawing, figures, graphs, tables
 from evonas.report.layout import layered
 from tests.unit.plain_genes import XOR, genes, plan_of
 
@@ -120,3 +122,54 @@ def test_species_of_long_runs_are_named_only_where_there_is_room() -> None:
     figure = figures.species(history)
     assert [text.get_text() for text in figure.axes[0].texts] == ["1"]
     assert len(figure.axes[0].collections) == 101
+
+
+# -------------------------------------------------------------------------------------------------------------- cells
+
+
+def overlapping(figure: Figure) -> list[tuple[object, object]]:
+    boxes = [a.get_bbox() for a in figure.axes[0].get_children() if isinstance(a, FancyBboxPatch)]
+    return [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+
+
+def test_cells_are_drawn_once_beside_their_network() -> None:
+    for name, words in {
+        "nasnet-a": ("normal cell", "reduction cell", "×6", "sep conv 7×7", "output, joined", "last cell but one"),
+        "nasbench201-best-cifar10": ("residual block /2", "×5", "243,040 params", "dense 10"),
+    }.items():
+        entry, genome, plan = zoo.decoded(name)
+        figure = drawing.draw(plan, genome, title=name)
+        content = svg(figure)
+        assert plan.cells is not None
+        marks = [f">{edge[0]}<" for edges in plan.cells.edges for edge in edges if edge[3] != "none"]
+        for told in (*words, *marks, f"{entry.params:,} parameters", genome.key[:10]):
+            assert told in content
+        assert overlapping(figure) == []
+        bottom = figure.get_size_inches()[1]
+        boxes = [a.get_bbox() for a in figure.axes[0].get_children() if isinstance(a, FancyBboxPatch)]
+        left, right = figure.axes[0].get_xlim()
+        assert all(left < box.x0 and box.x1 < right and max(box.y0, box.y1) < bottom for box in boxes)
+
+
+def test_what_a_cell_does_not_build_is_told() -> None:
+    space = CellEncoding(CellSettings(space="nasbench201"), (3, 32, 32), 10)
+    cut = space.decode(space.from_tokens([0, 2, 3, 0, 1, 0]))
+    assert "leads nowhere, not built" in svg(drawing.draw(cut)) and "3   zeros" in svg(drawing.draw(cut))
+    lines = drawing.text(cut).splitlines()
+    assert lines[1:4] == ["node 1  nothing: zeros", "node 2  [conv_1x1(0)]  [conv_3x3(1)]", "node 3  [skip(1)]"]
+
+
+def test_a_network_of_cells_is_told_part_by_part() -> None:
+    _, _, plan = zoo.decoded("darts-v2")
+    lines = [line.split() for line in drawing.text(plan).splitlines()]
+    assert ["normal", "cell", "6", "144×32×32", "170,856"] in [line[:5] for line in lines]
+    assert lines[-1] == ["depth", "130", "3,349,342", "1.06G"]
+    parts = [line for line in lines if line[0:1] in (["conv"], ["dense"]) or line[1:2] == ["cell"]]
+    assert sum(int(line[-2].replace(",", "")) for line in parts if line[-1] != "operation(node)") == 3_349_342
+
+
+def test_a_chain_is_drawn_without_its_nodes() -> None:
+    space = CellEncoding(CellSettings(space="macro"), (3, 32, 32), 10)
+    network, chain = cells.diagrams(space.decode(space.from_tokens([0, 1, 2, 0, 1, 2, 0, 1])))
+    assert len(chain.boxes) == 10 and [box.inputs for box in chain.boxes[1:]] == [(i,) for i in range(9)]
+    assert [box.title for box in network.boxes][2] == "cell"

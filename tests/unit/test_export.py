@@ -182,7 +182,7 @@ def test_random_genomes_compute_the_same(tmp_path: Path) -> None:
         plan = encoding.decode(genome)
         ops.update(step.op for step in plan.steps)
         exported(plan, tmp_path, f"random-{seed}")
-    assert ops == set(get_args(StepOp)) - {"graph"}
+    assert ops == set(get_args(StepOp)) - {"graph", "shift", "zero"}  # the latter are of cells: test_cell.py
     assert_equal_without_evonas(tmp_path, 60)
 
 
@@ -344,8 +344,7 @@ def test_hostile_names_labels_and_facts_stay_text(tmp_path: Path) -> None:
         Step("layer2", "conv", (1,), (2, 4, 4), CONV),
         Step("layer2", "conv", (-1,), (2, 4, 4), CONV),
         Step("layer2", "conv", ("0",), (2, 4, 4), CONV),  # type: ignore[arg-type]
-        *(Step("layer2", "conv", (0,), (2, 4, 4), {**CONV, key: "__import__('os')"}) for key in CONV if key not in
-          ("bias", "groups")),
+        *(Step("layer2", "conv", (0,), (2, 4, 4), {**CONV, key: "__import__('os')"}) for key in CONV if key != "bias"),
         Step("layer2", "conv", (0,), (2, 4, 4), {**CONV, "channels": True}),
         Step("layer2", "conv", (0,), (2, 4, 4), {**CONV, "kernel": (3, -3)}),
         Step("layer2", "dropout", (0,), (1, 4, 4), {"rate": "__import__('os')"}),

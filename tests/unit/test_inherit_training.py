@@ -534,9 +534,9 @@ def test_what_is_not_finite_is_not_recorded(tmp_path: Path) -> None:
     job = replace(family.child(), parents=(parent,))
     estimator = TrainEstimator(recipe("diabetes", optimizer=ADAMW))
     genome = family.space.from_json(job.genome)
-    plan = family.space.decode(genome)
-    mode = Mode.choose(estimator._settings, CPU, plan)
-    begun = estimator._begun(job, genome, plan, mode, Limits(None, None))
+    look = estimator._look(estimator._settings, genome, family.space.decode(genome))
+    mode = Mode.choose(estimator._settings, CPU, look.plan)
+    begun = estimator._begun(job, genome, look, mode, Limits(None, None))
     assert begun.curve == () and "birth_error" not in begun.ledger
     dumps(estimator.estimate(job).estimate.to_json())
 

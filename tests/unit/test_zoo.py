@@ -125,6 +125,14 @@ CHAMPIONS = {
 }  # fmt: skip
 """Direct genomes that evonas evolved: the task that each solves, and a value that it reaches there."""
 PUBLISHED = {"lenet-5": 61_706, "resnet-20": 272_474}
+CELLS = {
+    "amoebanet-a": (3_207_106, "3.2", "2.6"), "darts-v1": (3_169_414, "3.169414", ""),
+    "darts-v2": (3_349_342, "3.349342", ""), "nasbench201-best-cifar10": (1_073_466, "1.073466", ""),
+    "nasbench201-best-cifar100": (1_294_356, "1.294356", ""), "nasbench201-resnet": (559_386, "0.559386", ""),
+    "nasnet-a": (3_328_234, "3.3", ""),
+}  # fmt: skip
+"""Cells: parameters at the width they were published with, the millions that are stated in print or by the authors'
+code (DARTS' log, without its auxiliary head; NAS-Bench-201's table), and those stated for 32 channels."""
 
 
 def flops(module: nn.Module, x: Tensor) -> int:
@@ -137,7 +145,7 @@ def flops(module: nn.Module, x: Tensor) -> int:
 
 
 def test_the_zoo_is_complete() -> None:
-    assert zoo.names() == tuple(sorted((*BY_HAND, *CHAMPIONS)))
+    assert zoo.names() == tuple(sorted((*BY_HAND, *CHAMPIONS, *CELLS)))
     readme = (GENOMES / "README.md").read_text()
     for entry in zoo.entries():
         assert f"| `{entry.name}` |" in readme and f"| {entry.params:,} |" in readme
@@ -188,6 +196,33 @@ def test_a_genome_is_the_network_written_by_hand(name: str) -> None:
     torch.testing.assert_close(decoded(x), by_hand(x))
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_have_the_parameters_that_were_published(name: str) -> None:
+    """As whole networks, to every digit that is stated; torch counts the same."""
+    params, stated, narrow = CELLS[name]
+    entry, genome, plan = zoo.decoded(name)
+    assert (plan.params, plan.flops) == (entry.params, entry.flops) == (params, entry.flops)
+    assert sum(p.numel() for p in network.build(plan, None, "meta").parameters()) == params
+    assert f"{params / 1e6:.{len(stated) - 2}f}" == stated
+    if narrow:
+        settings = {**entry.settings, "skeleton": {"channels": 32}}
+        space = encoding.build(encoding.TABLE["cell"].model_validate(settings), entry.input, entry.outputs)
+        assert f"{space.decode(genome).params / 1e6:.1f}" == narrow
+
+
+def test_cells_as_darts_lists_them_have_the_parameters_it_states() -> None:
+    """Liu et al. 2019, table 1: NASNet-A built by their code, whose cells join the nodes that none reads: 3.1M."""
+    entry, genome, _ = zoo.decoded("nasnet-a")
+    settings = {**entry.settings, "output": "loose"}
+    space = encoding.build(encoding.TABLE["cell"].model_validate(settings), entry.input, entry.outputs)
+    assert space.decode(genome).params == 3_061_738
+
+
+def test_cells_keep_their_marks_in_a_run() -> None:
+    founders = [zoo.decoded(name)[1] for name in ("darts-v1", "darts-v2")]
+    assert zoo.enrol(founders, MarkBook()) == tuple(founders)
+
+
 def _branch_first(names: list[str]) -> list[str]:
     """Names in genome order by mark, except that the output's come last."""
     return sorted(names, key=lambda name: (name.startswith("layer1."), int(name.split(".")[0][5:])))
@@ -229,9 +264,9 @@ def test_a_file_is_read_with_or_without_what_is_told_about_it(tmp_path: Path) ->
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match=r"no genome 'lenet5' .*did you mean 'lenet-5'\? known: cartpole"):
+    with pytest.raises(RecipeError, match=r"no genome 'lenet5' .*did you mean 'lenet-5'\? known: amoebanet"):
         zoo.load("lenet5", space((1, 28, 28), 10))
-    with pytest.raises(RecipeError, match=r"cannot read the genome file .*nowhere\.json: No such file.*zoo: cart"):
+    with pytest.raises(RecipeError, match=r"cannot read the genome file .*nowhere\.json: No such file.*zoo: amoeba"):
         zoo.load("nowhere.json", space((1, 28, 28), 10))
 
 
@@ -261,7 +296,7 @@ def test_an_installed_wheel_finds_its_own_folder(tmp_path: Path, monkeypatch: py
     shutil.copytree(GENOMES, package / "genomes")
     (tmp_path / "genomes").mkdir()
     monkeypatch.setattr(zoo, "files", lambda name: tmp_path / name)
-    assert zoo.names() == tuple(sorted((*BY_HAND, *CHAMPIONS)))
+    assert zoo.names() == tuple(sorted((*BY_HAND, *CHAMPIONS, *CELLS)))
     shutil.rmtree(package)
     package.mkdir()
     assert zoo.names() == ()
