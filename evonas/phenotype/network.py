@@ -298,9 +298,22 @@ def _identity(step: Step, source: Shape) -> dict[str, nn.Module | None]:
 _BLOCKS = {"conv": _conv, "separable": _separable, "linear": _linear, "identity": _identity}
 
 
+class Thinned(nn.Conv2d):
+    """A convolution of one tap with a stride, over the pixels that it does not skip.
+
+    torch 2.13 writes beyond its buffers in the backward pass of such a convolution on a CPU, channels last and their
+    number no multiple of 8: the process dies, or counts wrongly."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        down, across = self.stride
+        kept = input[..., ::down, ::across]
+        return functional.conv2d(kept, self.weight, self.bias, groups=self.groups)
+
+
 def _convolution(step: Step, channels: int, groups: int, bias: bool | None = None) -> nn.Conv2d:
     settings = step.settings
-    return nn.Conv2d(
+    thinned = settings["kernel"] == (1, 1) and settings["stride"] != (1, 1)
+    return (Thinned if thinned else nn.Conv2d)(
         settings["in_channels"],
         channels,
         settings["kernel"],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -262,3 +264,24 @@ def test_the_same_seed_gives_the_same_network_on_a_cuda_device() -> None:
     assert to_bytes(host) == to_bytes(device)
     x = torch.randn(4, 3, 8, 8)
     torch.testing.assert_close(device.eval()(x.cuda()).cpu(), host.eval()(x), rtol=1e-3, atol=1e-4)
+
+
+STRIDED = """
+import torch
+from evonas.phenotype.network import Thinned
+torch.manual_seed(0)
+plain = torch.nn.Conv2d(4, 24, 1, 2)
+thinned = Thinned(4, 24, 1, 2)
+thinned.load_state_dict(plain.state_dict())
+x = torch.randn(64, 4, 9, 9)
+assert torch.allclose(plain(x), thinned(x), atol=1e-6)
+thinned = thinned.to(memory_format=torch.channels_last)
+for _ in range(60):
+    thinned(x.contiguous(memory_format=torch.channels_last).requires_grad_()).square().mean().backward()
+"""
+
+
+def test_one_tap_with_a_stride_trains_without_killing_its_process() -> None:
+    """torch's own dies within some steps: in a process of its own, lest a relapse kills the tests."""
+    done = subprocess.run([sys.executable, "-c", STRIDED], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
