@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from evonas.core import EvonasError
     from evonas.results import Run
     from evonas.run import list_runs, open, resume, start, test
+    from evonas.studies.engine import study
 
-__all__ = ["EvonasError", "Run", "list_runs", "open", "resume", "start", "test"]
+__all__ = ["EvonasError", "Run", "list_runs", "open", "resume", "start", "study", "test"]
 
 _HOMES = {
     "EvonasError": "evonas.core",
@@ -26,6 +27,7 @@ _HOMES = {
     "open": "evonas.run",
     "resume": "evonas.run",
     "start": "evonas.run",
+    "study": "evonas.studies.engine",
     "test": "evonas.run",
 }
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from evonas.preview import Preview, Range
     from evonas.results import Row, Run
     from evonas.run import Observer
+    from evonas.studies.engine import StudyProgress
+    from evonas.studies.findings import Findings
 
 RUNS = "runs"
 _RAILED = 60
@@ -55,6 +57,13 @@ class Exported(StrEnum):
     onnx = "onnx"
     torch_export = "torch-export"
     genome = "genome"
+
+
+class Figured(StrEnum):
+    """What a picture of a study shows."""
+
+    best = "best"
+    hypervolume = "hypervolume"
 
 
 app = typer.Typer(
@@ -194,6 +203,7 @@ def test_(
     with found:
         rows = [row for row in found.individuals() if row.tested]
         _print_table(tables.individuals(rows, found.objectives), format)
+        _tell_agreement(found, tested=True)
 
 
 # --------------------------------------------------------------------------------------------------- looking at them
@@ -460,6 +470,44 @@ def convert(
         _say(f"note: {note}")
     _say(f"wrote {output}; next:")
     _suggest([(f"evonas check {output}", "what it will do"), (f"evonas run {output}", "the search")])
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The study, a YAML file.", show_default=False)],
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, metavar="N", help="So many seeds for every arm.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Processes at work; all cores unless given.")
+    ] = None,
+    only: Annotated[list[str], typer.Option("--only", metavar="ARM", help="Search for this arm; repeatable.")] = [],  # noqa: B006
+    task: Annotated[list[str], typer.Option("--task", metavar="TASK", help="Search on this task; repeatable.")] = [],  # noqa: B006
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was found of them, and begin anew.")] = False,
+    runs: _Runs = Path(RUNS),
+    format: _Format = Format.table,
+    output: _Output = None,
+    figure: Annotated[
+        Figured | None, typer.Option("--figure", help="What a picture shows; hypervolume where there are fronts.")
+    ] = None,
+) -> None:
+    """Carry out a study, many recipes x many seeds, and print what it found; what is there already is kept.
+
+    Example: evonas study examples/studies/nasbench201.yaml --seeds 20
+    Example: evonas study examples/studies/nasbench201.yaml -o best.pdf
+    """
+    from evonas import studies
+
+    read = studies.read(file)
+    from evonas.studies import engine
+
+    with _following() as observer:
+        found = engine.study(
+            read, runs=runs, seeds=seeds, workers=workers, only=only, tasks=task, fresh=fresh, observer=observer
+        )
+    _print_study(found, file, format, output, figure)
+    if found.failures:
+        raise EvonasError("\n".join(found.failures))
 
 
 @app.command()
@@ -791,9 +839,27 @@ def _run_facts(found: Run) -> list[tuple[str, str]]:
         ("objectives", ", ".join(f"{one.name} ({one.direction})" for one in found.objectives)),
         ("front", f"{len(found.front())} networks"),
         *([("goal", f"reached by individual {found.solved}")] if found.solved is not None else []),
+        *([("ended early", saved)] if (saved := _saved(found)) else []),
+        *([("fidelities", "; ".join(map(str, orders)))] if (orders := found.agreements()) else []),
         ("versions", versions),
         ("machine", f"{about.get('platform', '?')}, {about.get('cores', '?')} cores"),
     ]
+
+
+def _saved(found: Run) -> str:
+    saved = found.saved()
+    if saved is None:
+        return ""
+    return f"{saved.pruned} trainings, which saved {number(saved.epochs)} epochs ({saved.share:.0%})"
+
+
+def _tell_agreement(found: Run, tested: bool) -> None:
+    """Says how far fidelities agree: of the search and the tests, or of promotions."""
+    from evonas.agreement import TEST
+
+    for one in found.agreements():
+        if (one.high == TEST) == tested:
+            _say(f"warning: {one.warning}" if one.warning else f"order by {one}")
 
 
 def _print_preview(label: str, seen: Preview) -> None:
@@ -802,6 +868,7 @@ def _print_preview(label: str, seen: Preview) -> None:
     each = f"{seen.epochs} epochs each"
     if seen.later_epochs != seen.epochs:
         each = f"{seen.epochs} epochs from scratch, {seen.later_epochs} with inherited weights"
+    each = f"rungs of {seen.rungs}" if seen.rungs else each
     trained = f"{each}, {number(seen.samples)} samples in all" if seen.epochs else "none trained"
     facts = [
         ("recipe", f"{label} is valid"),
@@ -908,6 +975,52 @@ def _watching(as_json: bool) -> Iterator[Observer]:
         yield tell
 
 
+@contextmanager
+def _following() -> Iterator[Callable[[StudyProgress], None]]:
+    """An observer that shows a study: a live panel on a terminal, else a line when an arm is done, or after a while."""
+    from evonas.report import studies
+
+    if not sys.stderr.isatty():
+        told = 0.0
+
+        def tell(progress: StudyProgress) -> None:
+            nonlocal told
+            done, wanted = progress.counts.get((progress.arm, progress.task), (0, 1))
+            if progress.kind == "done" and (done == wanted or progress.seconds - told >= _PATIENCE):
+                told = progress.seconds
+                _say(studies.line(progress))
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True, highlight=False), refresh_per_second=4, transient=True) as shown:
+        yield lambda progress: shown.update(studies.panel(progress))
+
+
+_PATIENCE = 20.0
+"""Seconds after which a study says how far it is, even if no arm was done."""
+
+
+def _print_study(found: Findings, file: Path, format: Format, output: Path | None, figure: Figured | None) -> None:
+    from evonas.report import studies
+
+    if output is not None:
+        fronts = any("hypervolume" in found.whats(task) for task in found.tasks())
+        shown = figure or (Figured.hypervolume if fronts else Figured.best)
+        draw = found.plot.hypervolume if shown is Figured.hypervolume else found.plot.best
+        _write_output(studies.long(found), output, draw)
+        return
+    if format is not Format.table:
+        _print_table(studies.table(found) if format is Format.markdown else studies.long(found), format)
+        return
+    _print_facts(studies.facts(found))
+    _print_table(found.table(), format)
+    if sys.stdout.isatty() and found.cells:
+        _suggest([(f"evonas study {file} -o {found.name}.svg", "the course of the searches, drawn")])
+
+
 def _print_event(progress: Progress) -> None:
     if progress.kind != "batch":
         event = dataclasses.asdict(progress)
@@ -927,6 +1040,9 @@ def _print_result(found: Run, runs: Path, as_json: bool) -> None:
     name = _called(found, runs)
     if found.solved is not None:
         _say(f"individual {found.solved} reached the goal after {found.generations()[-1]['evaluations']:,} evaluations")
+    if saved := _saved(found):
+        _say(f"ended early: {saved}")
+    _tell_agreement(found, tested=False)
     best = found.solved if found.solved is not None else table.rows[0][0] if table.rows else 0
     whole = found.recipe.estimator.kind == "population"
     tested = ("", "measure it on what no search has seen") if whole else (

@@ -4,15 +4,12 @@ A lost process loses its own job alone; what hangs is ended at its limit; every 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -25,7 +22,7 @@ from evonas import estimate, imported
 from evonas.core import Estimate, Estimator, EvonasError, Job, Outcome, Pool, Settings, dumps
 from evonas.estimate import worker
 from evonas.imported import Imported
-from evonas.processes import plain_main
+from evonas.processes import cause, context, environment, plain_main
 
 # ---------------------------------------------------------------------------------------------------------- settings
 
@@ -116,7 +113,7 @@ class _Worker:
         arguments = (theirs, their_life, assignment.to_bytes())
         self.slot = assignment.slot
         self.process: BaseProcess = context.Process(target=worker.main, args=arguments, daemon=True)
-        with plain_main(), _environment():
+        with plain_main(), environment():
             self.process.start()
         theirs.close()
         their_life.close()
@@ -202,7 +199,7 @@ class Processes:
         self._retries = settings.retries
         self._time_limit, self._memory_limit = section.get("time_limit"), section.get("memory_limit")
         self.workers = settings.workers if settings.workers != "auto" else estimate.capacity(section)
-        self._context, self._forks = _context()
+        self._context, self._forks = context("evonas.estimate.preload")
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, _Worker] = {}
         shutil.rmtree(scratch, ignore_errors=True)
@@ -276,13 +273,13 @@ class Processes:
 
     def _retried(self, lost: _Worker, attempt: _Attempt, waiting: deque[_Attempt]) -> list[Outcome]:
         """The job of a dead worker goes to the front of the queue, until it has cost too many."""
-        cause = _cause(lost.bury(self.MERCY))
+        why = cause(lost.bury(self.MERCY))
         attempt.lost += 1
         if attempt.lost <= self._retries:
             waiting.appendleft(attempt)
             return []
         often = f" in each of {attempt.lost} attempts" if attempt.lost > 1 else ""
-        return [Outcome(Estimate.failed(attempt.job.id, f"its worker process {cause}{often}"))]
+        return [Outcome(Estimate.failed(attempt.job.id, f"its worker process {why}{often}"))]
 
     # limits -----------------------------------------------------------------------------------------------------
 
@@ -338,64 +335,3 @@ class Processes:
         until = time.monotonic() + self.MERCY
         for one in ending:
             one.bury(max(until - time.monotonic(), 0.0))
-
-
-# ----------------------------------------------------------------------------------------------------- how they start
-
-
-def _context() -> tuple[Any, bool]:
-    """How processes start here, and whether they are forked from a server that has torch loaded."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn"), False
-    from multiprocessing import forkserver, resource_tracker
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["evonas.estimate.preload"])
-    resource_tracker.ensure_running()  # now: its start unblocks SIGINT on Python 3.11
-    with _environment(), _deaf():
-        forkserver.ensure_running()
-    return context, True
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """What starts here never hears Ctrl-C, not even before its first line: the driver decides what it means."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    """What workers inherit: the same modules, and threads that sleep instead of spinning when they wait (with busy
-    neighbours spinning ones were 20 times slower)."""
-    wanted = {
-        "OMP_WAIT_POLICY": "passive",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(path) for path in sys.path)),
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _cause(code: int | None) -> str:
-    """What an exit code says, in words."""
-    if code is None:
-        return "was lost"
-    if code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        return f"was ended by {name}" + (" (out of memory, or killed from outside)" if name == "SIGKILL" else "")
-    return f"ended with exit code {code}"

@@ -234,14 +234,17 @@ class Entry:
 def entry_at(root: type[BaseModel], raw: Json, place: Place) -> Entry | None:
     """The field that describes a place; a list's own for its items; None where no model knows the place."""
     holders: Sequence[type[BaseModel]] = (root,)
-    entry = None
+    entry, named = None, False
     for depth, part in enumerate(place):
         value = _at(raw, place[: depth + 1])
-        if isinstance(part, str):
+        if named:  # the key is a name of the user's own
+            named = False
+        elif isinstance(part, str):
             entry = next((Entry(model, part) for model in holders if part in model.model_fields), None)
             if entry is None:
                 return None
             holders = _models(entry.field, value)
+            named = bool(holders) and get_origin(entry.field.annotation) is dict
         holders = _fitting(holders, value)
     return entry
 

@@ -182,7 +182,7 @@ def front(
     if seen:
         ax.legend(loc="best")
     else:
-        _empty(ax, "no individual has both values yet")
+        empty(ax, "no individual has both values yet")
     return figure
 
 
@@ -194,7 +194,7 @@ def species(history: Sequence[Mapping[int, int]], *, title: str = "Species") -> 
     ax.set_xlabel("generation")
     ax.set_ylabel("members (individuals)")
     if not ids:
-        return _empty(ax, "no species yet")
+        return empty(ax, "no species yet")
     # generation g is a bar from g - 1/2 to g + 1/2, so that a run of one generation shows something too
     edges = [g + 0.5 for g in range(len(history) + 1)]
     below = [0] * len(history)
@@ -238,7 +238,7 @@ def hypervolume(
                 linestyle=_dash(i), marker="o" if len(xs) <= 30 else "", markersize=3.5)  # fmt: skip
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     if not any(curves.values()):
-        return _empty(ax, "no generation finished yet")
+        return empty(ax, "no generation finished yet")
     if len(curves) > 1:
         ax.legend(loc="lower right")
     return figure
@@ -263,7 +263,7 @@ def learning_curves(
     panes = figure.subplots(1, panels, sharex=True, squeeze=False)[0]
     panes[0].set_title(plain(title))
     if not metrics:
-        return _empty(panes[0], "nothing trained yet")
+        return empty(panes[0], "nothing trained yet")
     for ax, metric in zip(panes, metrics, strict=True):
         _learning_panel(ax, curves, metric)
     if 1 < len(curves) <= len(PALETTE):
@@ -286,7 +286,7 @@ def history(
     ax.set_xlabel("evaluations (individuals)")
     ax.set_ylabel(_label(objective))
     if not best:
-        return _empty(ax, "no generation finished yet")
+        return empty(ax, "no generation finished yet")
     if points:
         xs, ys = ([point[i] for point in points] for i in (0, 1))
         ax.scatter(xs, ys, s=14, color=FAINT, alpha=0.5, linewidths=0, label="individuals")
@@ -394,7 +394,7 @@ def _figure(title: str) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def _empty(ax: Axes, why: str) -> Figure:
+def empty(ax: Axes, why: str) -> Figure:
     ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=FAINT)
     ax.set_xticks([])
     ax.set_yticks([])

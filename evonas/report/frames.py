@@ -35,6 +35,14 @@ def frame(run: Run, what: What = "individuals") -> pandas.DataFrame:
     return pandas.DataFrame.from_records(_RECORDS[what](run))
 
 
+def of_table(table: Table) -> pandas.DataFrame:
+    """A table's exact values as a DataFrame. RecipeError without the extra evonas[data]."""
+    _need("pandas")
+    import pandas
+
+    return pandas.DataFrame.from_records(table.records(), columns=[column.key for column in table.columns])
+
+
 def _individuals(run: Run) -> list[dict[str, Any]]:
     return _rows(run.individuals())
 

@@ -24,7 +24,7 @@ from evonas.report.progress import Progress
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     "init", "check", "run", "resume", "list", "show", "front", "species", "lineage", "genome", "export", "test",
-    "compare", "zoo", "schema", "report",
+    "compare", "zoo", "schema", "report", "study",
 ]  # fmt: skip
 
 CHEAP = """\

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from evonas.core import EvonasError, Job, Outcome, RecipeError
-from evonas.pool import Processes, ProcessesSettings, SerialSettings, _context, build
-from evonas.processes import plain_main
+from evonas.pool import Processes, ProcessesSettings, SerialSettings, build
+from evonas.processes import context, plain_main
 
 FAULTS = '''
 import ctypes, os, signal, time
@@ -361,11 +361,11 @@ def test_ctrl_c_ends_all_workers_without_a_word_from_them(driver: subprocess.Pop
 
 
 def test_ctrl_c_does_not_reach_a_worker_before_its_first_line() -> None:
-    context, forks = _context()
+    methods, forks = context("evonas.estimate.preload")
     if not forks:
         pytest.skip("no forkserver here")
     with plain_main():
-        process = context.Process(target=signal.raise_signal, args=(signal.SIGINT,))
+        process = methods.Process(target=signal.raise_signal, args=(signal.SIGINT,))
         process.start()
     process.join(60)
     assert process.exitcode == 0
