@@ -141,6 +141,30 @@ class Inherit(Settings):
         return {"kind": "weights", **value} if isinstance(value, Mapping) and value else value
 
 
+class Stop(Settings):
+    """Ends trainings that look hopeless beside those of earlier generations, by their errors on the validation rows. An
+    ended one is `pruned`: it counts as seen and has no value, so it is on no front and has no children.
+
+    With sizes among the objectives an individual is compared with those alone that are no larger in any of them."""
+
+    median: bool = True
+    """The median rule (Golovin et al. 2017): ends a training whose least error so far is above the median of the
+    others' mean errors up to the same epoch."""
+    probability: float | None = Field(default=0.02, gt=0, lt=1)
+    """Extrapolation of learning curves (Domhan, Springenberg and Hutter 2015): ends a training whose probability of
+    ending better than the best so far is below this. Null switches it off."""
+    after: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the epochs in which nothing is ended."""
+    peers: int = Field(default=8, ge=3, le=100)
+    """Finished trainings below which nothing is ended."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Stop:
+        if not self.median and self.probability is None:
+            raise ValueError("both rules are off: switch one on, or leave stop out")
+        return self
+
+
 class TrainSettings(Settings):
     """Training with PyTorch for a number of epochs, from scratch or from the parents' weights, then measuring on the
     validation rows."""
@@ -151,7 +175,13 @@ class TrainSettings(Settings):
     batch_size: int = Field(default=64, ge=1, le=1_000_000)
     """Rows per step; with fewer training rows than that, all of them. Small ones learn more in few epochs."""
     share: float = Field(default=1.0, gt=0, le=1)
-    """Share of the training rows to train on, drawn once per run: a cheaper, less faithful estimate."""
+    """Share of the training rows to train on, drawn once per run: a cheaper, less faithful estimate. Rows drawn for a
+    smaller share are among those drawn for a larger one."""
+    resolution: float = Field(default=1.0, gt=0, le=1)
+    """Share of an image's side: smaller images, averaged over their pixels, for training and validation alike."""
+    width: float = Field(default=1.0, gt=0, le=1)
+    """Share of the channels of every layer (encoding dag); sizes among the objectives stay those of the whole network,
+    and the narrow one's weights are not kept."""
     optimizer: Optimizer = Optimizer()
     """The optimiser with its settings; a bare name stands for its defaults."""
     schedule: Schedule = Schedule()
@@ -169,6 +199,8 @@ class TrainSettings(Settings):
     """Whether children begin with their parents' weights; a bare name, none or weights, stands for its defaults."""
     evaluate_every: int = Field(default=1, ge=0, le=100_000)
     """Epochs between looks at the validation error for the learning curve; 0 means at the end alone."""
+    stop: Stop | None = None
+    """Ends hopeless trainings early; `{}` stands for its defaults, null for none."""
     device: Device = "auto"
     """Where to train; auto takes cuda, then mps, then cpu."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -190,6 +222,12 @@ class FinalSettings(TrainSettings):
     """Passes over the training rows."""
     evaluate_every: int = Field(default=0, ge=0, le=0)
     """Always 0: the test set is looked at once, at the end."""
+    stop: None = None
+    """Always null: the last training goes to its end."""
+    resolution: float = Field(default=1.0, ge=1, le=1)
+    """Always 1: the last training sees whole images."""
+    width: float = Field(default=1.0, ge=1, le=1)
+    """Always 1: the last training is of the whole network."""
     validation: bool = True
     """Train on the validation rows too, since the search no longer needs them."""
     inherit: Inherit = Inherit()
@@ -199,9 +237,11 @@ class FinalSettings(TrainSettings):
 
 
 class LookupSettings(Settings):
-    """No training: every objective is cheap, or your own function knows the values."""
+    """No training: every objective is cheap, or your own function or the task's table knows the values."""
 
     kind: Literal["lookup"] = "lookup"
+    epochs: int | None = Field(default=None, ge=1)
+    """For a task that is a table: after how many epochs it looks; the most that the table knows unless given."""
     function: str | None = Field(default=None, pattern=r"^[^:]+:[A-Za-z_][\w.]*$")
     """`package.module:object` or `file.py:object`, called as f(genome, plan) and returning values by objective name."""
     time_limit: float | None = Field(default=3600.0, gt=0)
@@ -300,6 +340,10 @@ def check(settings: Settings, objectives: Listed, input_shape: tuple[int, ...], 
         return
     if kind == "control":
         raise RecipeError("the task is played and has no rows to train on: set estimator.kind: population")
+    if kind == "tabular":
+        if not isinstance(settings, (LookupSettings, Imported)):
+            raise RecipeError("the task is a table and has no rows to train on: set estimator.kind: lookup")
+        return
     objective.check(objectives, kind)
     if isinstance(settings, LookupSettings):
         _check_lookup(settings, objectives)
@@ -311,7 +355,7 @@ def _check_lookup(settings: LookupSettings, objectives: Listed) -> None:
     if settings.function is not None:
         imported.check(settings.function, "estimator.function: ")
         return
-    for one in objective.parse(objectives):
+    for one in objective.sources(objective.parse(objectives)):
         if not objective.is_cheap(one):
             raise RecipeError(
                 f"objective {one.name!r} needs training, and estimator 'lookup' does none: "
@@ -325,7 +369,7 @@ _ANYWHERE = ("fitness", "score")
 
 def _check_population(settings: PopulationSettings, objectives: Listed, kind: str) -> None:
     known = _ANYWHERE if kind == "control" else _ANYWHERE + _ON_ROWS
-    for one in objective.parse(objectives):
+    for one in objective.sources(objective.parse(objectives)):
         if one.kind in known or objective.is_cheap(one):
             continue
         if one.kind in _ON_ROWS:
@@ -343,6 +387,9 @@ def _check_training(settings: TrainSettings, input_shape: tuple[int, ...], kind:
     smoothing, cutout = settings.label_smoothing, settings.augment.cutout
     if smoothing and kind == "regression":
         raise RecipeError(f"label_smoothing {smoothing} is for classes, the task is a regression: set it to 0")
+    if settings.resolution < 1 and len(input_shape) != 3:
+        what = f"the task has {input_shape[0]} plain features"
+        raise RecipeError(f"resolution {settings.resolution:g} is for images, {what}: set it to 1")
     if len(input_shape) == 3 and cutout > min(input_shape[1:]):
         raise RecipeError(f"augment.cutout {cutout} is larger than the image {input_shape[1:]}: make it smaller")
 
@@ -364,8 +411,11 @@ def stage(recipe: Mapping[str, Any], folder: Path, final: bool = False) -> Path 
 
 
 def _kind(recipe: Mapping[str, Any], final: bool) -> str:
-    """Which estimator does the work: at the end one that trains, unless whole populations are scored without."""
+    """Which estimator does the work: at the end one that trains, unless whole populations are scored without or a table
+    knows the answers."""
     kind = str(recipe["estimator"].get("kind"))
+    if recipe["task"].get("kind") == "tabular":
+        return kind
     return "train" if final and kind != "population" else kind
 
 
@@ -427,9 +477,9 @@ def build(recipe: Mapping[str, Any], folder: Path | None = None, final: bool = F
         made: Estimator = imported.load(kind)(recipe, folder)
         return made
     if kind == "lookup":
-        from evonas.estimate.lookup import LookupEstimator
+        from evonas.estimate.lookup import LookupEstimator, TableEstimator
 
-        return LookupEstimator(recipe)
+        return TableEstimator(recipe, final) if recipe["task"].get("kind") == "tabular" else LookupEstimator(recipe)
     if kind == "population":
         from evonas.estimate.population import PopulationEstimator
 
@@ -450,6 +500,7 @@ __all__ = [
     "Optimizer",
     "PopulationSettings",
     "Schedule",
+    "Stop",
     "TrainSettings",
     "build",
     "check",

@@ -14,7 +14,7 @@ from evonas import estimate, task
 from evonas.core import DataError, generator
 from evonas.task.data import Array, Data, TaskShape
 
-__all__ = ["Data", "prepare", "stage", "staged"]
+__all__ = ["Data", "part", "prepare", "stage", "staged"]
 
 ARRAYS = ("x_train", "y_train", "x_valid", "y_valid", "mean", "std", "target_mean", "target_std")
 
@@ -47,9 +47,13 @@ def _shared(data: Data, share: float, seed: int) -> Data:
     """A share of the training rows, the same for every individual of a run."""
     if share >= 1.0:
         return data
-    count = len(data.x_train)
-    kept = np.sort(generator(seed, "share").permutation(count)[: max(1, round(share * count))])
+    kept = part(len(data.x_train), share, seed)
     return replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
+
+
+def part(count: int, share: float, seed: int) -> Array:
+    """Positions of a share of some rows, ascending; those of a smaller share are among those of a larger one."""
+    return np.sort(generator(seed, "share").permutation(count)[: max(1, round(share * count))])
 
 
 def _last(x: Array) -> Array:

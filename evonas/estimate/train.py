@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evonas import encoding, estimate, objective
-from evonas.core import Estimate, EvonasError, Genome, Job, Outcome, RecipeError, lend_global_streams, seed_of
+from evonas.core import Encoding, Estimate, EvonasError, Genome, Job, Outcome, RecipeError, lend_global_streams, seed_of
 from evonas.encoding.plan import Plan
 from evonas.estimate import Augment, Optimizer, Schedule, TrainSettings
-from evonas.estimate.data import Data, prepare, staged
+from evonas.estimate.data import Data, part, prepare, staged
+from evonas.estimate.fidelity import alike, narrowed, pooled, side, trained_at
 from evonas.estimate.heritage import Teacher, carry_moments, kept_moments, parents
+from evonas.estimate.stopping import Judge
 from evonas.phenotype import network as phenotype
 from evonas.phenotype.inherit import Parent, Probe, inherit
 from evonas.phenotype.network import Moments
@@ -74,6 +76,25 @@ class Rows:
     @property
     def device(self) -> torch.device:
         return self.x_train.device
+
+    def at(self, share: float, resolution: float, seed: int) -> Rows:
+        """A share of the training rows, and images of a share of their side; targets keep their scale."""
+        x, y = self.x_train, self.y_train
+        if share < 1:
+            kept = torch.from_numpy(part(len(x), share, seed)).to(self.device)
+            x, y = x.index_select(0, kept), y.index_select(0, kept)
+        if resolution == 1:
+            return replace(self, x_train=x, y_train=y)
+        tall, wide = (side(extent, resolution) for extent in self.shape.input[1:])
+        scale, offset = (
+            values[..., :tall, :wide].contiguous(memory_format=torch.channels_last)
+            for values in (self.scale, self.offset)
+        )
+        shape = replace(self.shape, input=(self.shape.input[0], tall, wide))
+        return replace(
+            self, x_train=pooled(x, resolution), y_train=y, x_valid=pooled(self.x_valid, resolution), scale=scale,
+            offset=offset, shape=shape,
+        )  # fmt: skip
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Rows as a network takes them: normalised float32, images (b, c, h, w) with channels last in memory."""
@@ -277,7 +298,8 @@ class Limits:
 @dataclass(frozen=True, eq=False)
 class Trained:
     """What a training gave. `outputs` (n, k) are the network's on the held-out rows, in the targets' own units;
-    `moments` are the optimiser's state, where the settings have it inherited."""
+    `moments` are the optimiser's state, where the settings have it inherited. `ended` says why it did not go to its
+    end, if it did not."""
 
     curve: tuple[dict[str, float], ...]
     outputs: Tensor
@@ -285,6 +307,7 @@ class Trained:
     epochs: int
     samples: int
     moments: Moments = field(default_factory=dict)
+    ended: str = ""
 
 
 def rate(schedule: Schedule, at: float, epochs: float) -> float:
@@ -353,15 +376,18 @@ def train(
     watch: Watch | None = None,
     moments: Moments | None = None,
     heir: bool = False,
+    judge: Judge | None = None,
 ) -> Trained:
     """Trains a network on `rows` where it lies, its optimiser beginning with `moments` where there are any, and
     evaluates it on the held-out rows. An `heir`'s norms forget the parent's statistics in the first step: see `_Norms`.
+    A `judge` may end it after any look at those rows.
 
     Equal arguments give equal bits on one kind of device. Raises Stopped when the loss is no longer finite or a limit
     is passed."""
     loop = _Loop(network, rows, settings, mode, seed, moments, heir=heir)
     curve: list[dict[str, float]] = []
     outputs: Tensor | None = None
+    ended, epoch = "", 0
     for epoch in range(1, settings.epochs + 1):
         loss = float(loop.epoch(epoch - 1, limits))
         if not math.isfinite(loss):
@@ -374,9 +400,11 @@ def train(
         curve.append(point)
         if watch is not None:
             watch(point)
+        if judge is not None and (ended := judge(curve)):
+            break
     assert outputs is not None
-    samples = settings.epochs * loop.steps * loop.batch
-    return Trained(tuple(curve), outputs, limits.elapsed, settings.epochs, samples, loop.moments())
+    samples = epoch * loop.steps * loop.batch
+    return Trained(tuple(curve), outputs, limits.elapsed, epoch, samples, loop.moments(), ended)
 
 
 @dataclass(frozen=True, eq=False)
@@ -577,6 +605,19 @@ PROBE_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
+class _Look:
+    """How closely one individual is looked at: settings, rows, the encoding for their shape, and the network that is
+    trained; `whole` says whether it is the individual's own, `fits` whether its weights fit that."""
+
+    settings: TrainSettings
+    rows: Rows
+    encoding: Encoding
+    plan: Plan
+    whole: bool
+    fits: bool
+
+
+@dataclass(frozen=True, eq=False)
 class _Begun:
     """A network before its training: how it is trained, with which state of the optimiser, and what has been done."""
 
@@ -602,12 +643,10 @@ class TrainEstimator:
         estimate.check(self._settings, self._objectives, data.shape.input, data.shape.kind)
         self.device = pick_device(self._settings.device)
         _precision(self._settings.precision, self.device, flops=0)  # a wrong one shows here, not in every estimate
-        self._rows = Rows.on(self.device, data)
-        self._encoding = encoding.build(
-            estimate.read(encoding.TABLE, recipe["encoding"], "encoding", encoding.ImportedEncoding),
-            data.shape.input,
-            data.shape.outputs,
-        )
+        self._rows, self._seed = Rows.on(self.device, data), int(recipe["seed"])
+        self._space = estimate.read(encoding.TABLE, recipe["encoding"], "encoding", encoding.ImportedEncoding)
+        self._encoding = encoding.build(self._space, data.shape.input, data.shape.outputs)
+        self._views: dict[tuple[float, float], tuple[Rows, Encoding]] = {(1.0, 1.0): (self._rows, self._encoding)}
 
     def estimate(self, job: Job, watch: Watch | None = None) -> Outcome:
         """The outcome of one job. Whatever its network does becomes a failed estimate; only interrupts pass through."""
@@ -616,49 +655,79 @@ class TrainEstimator:
         try:
             with _conditions(self.device, self._settings.threads, job.seed):
                 genome = self._encoding.from_json(job.genome)
-                plan = self._encoding.decode(genome)
-                cheap = objective.cheap_values(plan, self._objectives)
-                return self._measured(job, genome, plan, limits, watch)
+                whole = self._encoding.decode(genome)
+                cheap = objective.cheap_values(whole, self._objectives)
+                look = self._look(trained_at(self._settings, job.fidelity), genome, whole)
+                return self._measured(job, genome, look, cheap, limits, watch)
         except (Exception, SystemExit) as error:
             reason = _reason(error, self.device)
         self._tidy()
         return Outcome(Estimate.failed(job.id, reason, {"seconds": limits.elapsed}, values=cheap))
 
-    def _measured(self, job: Job, genome: Genome, plan: Plan, limits: Limits, watch: Watch | None) -> Outcome:
-        mode = Mode.choose(self._settings, self.device, plan)
-        begun = self._begun(job, genome, plan, mode, limits)
+    def _look(self, settings: TrainSettings, genome: Genome, whole: Plan) -> _Look:
+        """The rows and the network at the fidelity of some settings; rows of one fidelity are made once."""
+        at = (settings.share / self._settings.share, settings.resolution)
+        if at not in self._views:
+            rows = self._rows.at(*at, self._seed)
+            shape = rows.shape
+            self._views[at] = (rows, encoding.build(self._space, shape.input, shape.outputs))
+        rows, space = self._views[at]
+        reduced = settings.width < 1 or settings.resolution < 1
+        plan = space.decode(narrowed(genome, settings.width) if settings.width < 1 else genome) if reduced else whole
+        return _Look(settings, rows, space, plan, not reduced, alike(plan, whole))
+
+    def _measured(
+        self, job: Job, genome: Genome, look: _Look, cheap: Mapping[str, float], limits: Limits, watch: Watch | None
+    ) -> Outcome:
+        mode = Mode.choose(look.settings, self.device, look.plan)
+        begun = self._begun(job, genome, look, mode, limits)
         if watch is not None:
             for point in begun.curve:
                 watch(point)
-        network = begun.network
+        network, settings = begun.network, begun.settings
         heir = "inherited" in begun.ledger
-        trained = train(network, self._rows, begun.settings, mode, job.seed, limits, watch, begun.moments, heir)
-        shape, targets = self._rows.shape, self._rows.y_valid
-        trial = objective.Trial(
-            plan, network, self._rows, trained.outputs, targets, shape.input, shape.kind, self.device, trained.seconds
-        )
-        values, spreads = objective.measure(trial, self._objectives)
+        judge = Judge.of(settings.stop, settings.epochs, settings.evaluate_every, job.peers, job.seed)
+        trained = train(network, look.rows, settings, mode, job.seed, limits, watch, begun.moments, heir, judge)
         epochs, samples = begun.epochs + trained.epochs, begun.samples + trained.samples
-        cost = {"seconds": limits.elapsed, "epochs": epochs, "samples": samples, **begun.ledger, **spreads}
-        measured = Estimate(job.id, "ok", values, curve=(*begun.curve, *trained.curve), cost=cost)
+        asked = {f"fidelity_{key}": float(of) for key, of in job.fidelity.items()}
+        cost = {"seconds": limits.elapsed, "epochs": epochs, "samples": samples, **asked, **begun.ledger}
+        curve = (*begun.curve, *trained.curve)
+        if trained.ended:
+            cost["epochs_saved"] = settings.epochs - trained.epochs
+            return Outcome(Estimate(job.id, "pruned", cheap, trained.ended, curve, cost))
+        values, spreads = self._values(network, look, trained)
+        values = values if look.whole else objective.combined({**values, **cheap}, self._objectives)
+        measured = Estimate(job.id, "ok", values, curve=curve, cost={**cost, **spreads})
         checked = measured.checked([objective.described(one) for one in self._objectives])
+        if checked.status != "ok" or not look.fits:
+            return Outcome(checked)
         # nobody inherits from a final training
-        weights = phenotype.to_bytes(network, {} if self._final else trained.moments)
-        return Outcome(checked, weights if checked.status == "ok" else None)
+        return Outcome(checked, phenotype.to_bytes(network, {} if self._final else trained.moments))
+
+    def _values(
+        self, network: nn.Module, look: _Look, trained: Trained
+    ) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """The objectives of a trained network, and the spread of those that are times."""
+        shape, targets = look.rows.shape, look.rows.y_valid
+        trial = objective.Trial(
+            look.plan, network, look.rows, trained.outputs, targets, shape.input, shape.kind, self.device,
+            trained.seconds,
+        )  # fmt: skip
+        return objective.measure(trial, self._objectives)
 
     # inheriting -------------------------------------------------------------------------------------------------
 
-    def _begun(self, job: Job, genome: Genome, plan: Plan, mode: Mode, limits: Limits) -> _Begun:
+    def _begun(self, job: Job, genome: Genome, look: _Look, mode: Mode, limits: Limits) -> _Begun:
         """A new network, or one with its parents' weights: measured at birth and, where an edit changed what the first
-        parent does, after a distillation."""
-        if not job.parents or not estimate.inherits(self._settings):
-            network = phenotype.build(plan, seed_of(job.seed, "weights"), "cpu")
-            return _Begun(mode.place(network), self._settings)
-        began, chosen = time.monotonic(), self._settings.inherit
+        parent does, after a distillation. Parents' weights fit whole networks."""
+        if not job.parents or not estimate.inherits(look.settings) or not look.fits:
+            network = phenotype.build(look.plan, seed_of(job.seed, "weights"), "cpu")
+            return _Begun(mode.place(network), look.settings)
+        began, chosen = time.monotonic(), look.settings.inherit
         family = parents(job.parents, self._encoding, chosen.moments)
         seed = seed_of(job.seed, "weights")
         given = inherit(self._encoding, family, job.edits, genome, seed, self._probe(job.seed))
-        network = phenotype.build(plan)
+        network = phenotype.build(look.plan)
         phenotype.load(network, given.tensors)
         placed = mode.place(network)
         ledger = {
@@ -667,29 +736,30 @@ class TrainEstimator:
             "carry_seconds": time.monotonic() - began,
             **{f"inherited/{at}/{gene}": share for gene, of in given.sources.items() for at, share in of.items()},
         }
-        born = self._looked(_Begun(placed, _with_weights(self._settings), given.moments, ledger=ledger), mode, "birth")
+        born = _Begun(placed, _with_weights(look.settings), given.moments, ledger=ledger)
+        born = self._looked(born, look, mode, "birth")
         if given.exact or chosen.distill is None:
             return born
-        return self._taught(born, family[0], mode, job.seed, limits)
+        return self._taught(born, family[0], look, mode, job.seed, limits)
 
-    def _taught(self, born: _Begun, parent: Parent, mode: Mode, seed: int, limits: Limits) -> _Begun:
+    def _taught(self, born: _Begun, parent: Parent, look: _Look, mode: Mode, seed: int, limits: Limits) -> _Begun:
         """A child after its distillation from a parent."""
         wanted = born.settings.inherit.distill
         assert wanted is not None
-        network = phenotype.build(self._encoding.decode(parent.genome))
+        network = phenotype.build(look.encoding.decode(parent.genome))
         phenotype.load(network, parent.tensors)
-        teacher = Teacher(mode.place(network).eval(), wanted, self._rows.shape.kind != "regression")
-        done = distil(born.network, teacher, self._rows, born.settings, mode, seed, limits, born.moments)
+        teacher = Teacher(mode.place(network).eval(), wanted, look.rows.shape.kind != "regression")
+        done = distil(born.network, teacher, look.rows, born.settings, mode, seed, limits, born.moments)
         ledger = {**born.ledger, "distilled_samples": done.samples}
         taught = replace(born, moments=done.moments, epochs=done.epochs, samples=done.samples, ledger=ledger)
-        return self._looked(taught, mode, "distilled")
+        return self._looked(taught, look, mode, "distilled")
 
-    def _looked(self, begun: _Begun, mode: Mode, when: str) -> _Begun:
+    def _looked(self, begun: _Begun, look: _Look, mode: Mode, when: str) -> _Begun:
         """With the error on the validation rows before the training; the final training's test rows are looked at once,
         at its end."""
         if self._final:
             return begun
-        error = _finite("valid_error", _error(predict(begun.network, self._rows, mode), self._rows))
+        error = _finite("valid_error", _error(predict(begun.network, look.rows, mode), look.rows))
         if not error:
             return begun
         point: dict[str, float] = {"epoch": 0, **error}
