@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
-from deap import base, tools
+import numpy as np
+from deap import algorithms, base, tools
+from numpy.typing import NDArray
 
-from evonas.core import Edit, Encoding, Genome, Individual, Objective, RecipeError
+from evonas.core import Edit, Encoding, Estimate, Genome, Individual, Objective, RecipeError
 from evonas.marks import MarkBook
 
 
@@ -99,6 +101,73 @@ def creature(individual: Individual, values: Sequence[float], fitness: type[base
     born = Creature(individual.genome, fitness(), individual.id)
     born.fitness.values = tuple(values)
     return born
+
+
+def creatures(
+    members: Sequence[Individual], estimates: Sequence[Estimate], objectives: Sequence[Objective]
+) -> list[Creature]:
+    """The members with their estimates' values, as DEAP sees them."""
+    fitness, names = fitness_class(objectives), [objective.name for objective in objectives]
+    values = [[estimate.values[name] for name in names] for estimate in estimates]
+    return [creature(*one, fitness) for one in zip(members, values, strict=True)]
+
+
+def accepted(
+    child: Creature,
+    parent: Creature,
+    box: base.Toolbox,
+    passes: Callable[[Genome], bool],
+    seen: Container[str],
+    attempts: int,
+) -> Creature:
+    """The child, or further mutations of it and of its parent, until one passes and has a key not `seen`; where none is
+    new one that passes, and where none passes a copy of the parent."""
+    found: Creature | None = None
+    for attempt in range(attempts):
+        if passes(child.genome):
+            found = child
+            if child.genome.key not in seen:
+                break
+        origin = box.clone(parent) if found is None or attempt % 2 == 0 else found
+        child = box.mutate(origin)[0]
+    copy: Creature = box.clone(parent)
+    return copy if found is None else found
+
+
+def varied(
+    creatures: list[Creature], box: base.Toolbox, count: int | None, crossover: float, mutation: float
+) -> list[Creature]:
+    """DEAP's `varOr` with `count` children, or its `varAnd` with one for each. Of a copy the fitness is valid."""
+    if count is None:
+        both: list[Creature] = algorithms.varAnd(creatures, box, crossover, mutation)
+        return both
+    either: list[Creature] = algorithms.varOr(creatures, box, count, crossover, mutation)
+    return either
+
+
+def directions(objectives: int, divisions: int, inner: int | None = None) -> NDArray[np.float64]:
+    """Reference points on the plane through 1 on every axis, (points, objectives), with a second layer half as far from
+    its middle. Das and Dennis 1998; Deb and Jain 2014, IV-B and V-A."""
+    outer: NDArray[np.float64] = tools.uniform_reference_points(objectives, divisions)
+    if inner is None:
+        return outer
+    return np.concatenate([outer, tools.uniform_reference_points(objectives, inner, scaling=0.5)])
+
+
+def niched(
+    creatures: list[Creature], k: int, points: NDArray[np.float64], known: Mapping[str, list[Any]]
+) -> tuple[list[Creature], dict[str, list[Any]]]:
+    """DEAP's `selNSGA3` of `k` survivors, fewer than there are, with the ideal, worst and extreme points known so far
+    as JSON; the second value is what is known then."""
+    ideal, worst = (np.array(known[key])[None] if known else None for key in ("ideal", "worst"))
+    extremes = np.array(known["extremes"]) if known else None
+    chosen, memory = tools.selNSGA3(
+        creatures, k, points, best_point=ideal, worst_point=worst, extreme_points=extremes, return_memory=True
+    )
+    return chosen, {
+        "ideal": memory.best_point.tolist(), "worst": memory.worst_point.tolist(),
+        "extremes": memory.extreme_points.tolist(),
+    }  # fmt: skip
 
 
 def selection(name: str, settings: dict[str, Any], objectives: int) -> Callable[[list[Creature], int], list[Creature]]:

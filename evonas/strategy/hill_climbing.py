@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-import numpy as np
-
 from evonas.core import Edit, Estimate, Genome, Individual, State, stream
 from evonas.marks import MarkBook
 from evonas.strategy import HillClimbingSettings
@@ -20,7 +18,6 @@ from evonas.strategy.problem import (
     Varied,
     asked,
     first_generation,
-    ids_of,
     mutated,
     settle,
     unseen,
@@ -79,10 +76,4 @@ class HillClimbing:
         estimates = {**state.estimates, **{estimate.id: estimate for _, estimate in scored}}
         again = {one.genome.key for one in born}
         pool = [*(one for one in state.population if one.genome.key not in again), *born]
-        return settle(self.problem, state, scored, self._best(pool, estimates), estimates)
-
-    def _best(self, pool: Sequence[Individual], estimates: dict[int, Estimate]) -> list[Individual]:
-        """Who keeps the constraints best, then the least by the first objective, of equals the eldest; none of none."""
-        losses = self.problem.losses([estimates[one.id] for one in pool])
-        order = np.lexsort((ids_of(pool), losses[:, 0], self.problem.violations(losses)))
-        return [pool[i] for i in order[:1].tolist()]
+        return settle(self.problem, state, scored, self.problem.best(pool, estimates), estimates)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evonas import operators
 from evonas.core import Estimate, Individual, State, lend_global_streams, stream
+from evonas.marks import MarkBook
 from evonas.operators import Creature
-from evonas.strategy import DeapSelection, Nsga2Settings
+from evonas.strategy import DeapSelection, Nsga2Settings, Nsga3Settings
 from evonas.strategy.problem import ATTEMPTS, Problem, asked, first_generation, settle
 
 
@@ -29,8 +31,17 @@ class Nsga2:
             born = first_generation(self.problem, state, self.settings.population, book)
             return tuple(born), asked(state, born, book)
         with lend_global_streams(self.problem.seed, "breed", state.generation):
-            born = _Nursery(self, state, book).fill(self.settings.offspring or self.settings.population)
+            rng = stream(self.problem.seed, "nursery", state.generation)
+            adults = self.creatures(state.population, [state.estimates[one.id] for one in state.population])
+            nursery = Nursery(self.problem, self.settings, state, book, adults, self._selection(rng), rng)
+            born = nursery.fill(self.settings.offspring or self.settings.population)
         return tuple(born), asked(state, born, book)
+
+    def _selection(self, rng: Random) -> Callable[[list[Creature], int], list[Creature]]:
+        select = self.settings.select
+        if isinstance(select, DeapSelection):
+            return operators.selection(select.name, dict(select.settings), len(self.problem.objectives))
+        return lambda creatures, k: binary_tournament(creatures, k, rng.random)
 
     def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
         """Survival of the best `population` of parents and children; failed estimates never take part."""
@@ -67,12 +78,7 @@ class Nsga2:
 
     def creatures(self, members: Sequence[Individual], estimates: Sequence[Estimate]) -> list[Creature]:
         """The members as DEAP sees them, crowding distance included (DEAP's `selTournamentDCD` reads it)."""
-        fitness = operators.fitness_class(self.problem.objectives)
-        names = [objective.name for objective in self.problem.objectives]
-        made = [
-            operators.creature(individual, [estimate.values[name] for name in names], fitness)
-            for individual, estimate in zip(members, estimates, strict=True)
-        ]
+        made = operators.creatures(members, estimates, self.problem.objectives)
         rank, crowd = self.order(estimates)
         for creature, front, distance in zip(made, rank, crowd, strict=True):
             creature.fitness.rank, creature.fitness.crowding_dist = int(front), float(distance)
@@ -90,22 +96,22 @@ def binary_tournament(creatures: list[Creature], k: int, rng_key: Callable[[], f
     return [min(pair, key=merit) for pair in pairs]
 
 
-class _Nursery:
-    """Fills one generation with children that are new and pass the screen."""
+@dataclass
+class Nursery:
+    """Fills one generation with children that are new and pass the screen. `select` chooses parents of the adults."""
 
-    def __init__(self, strategy: Nsga2, state: State, book: object) -> None:
-        self.problem, self.settings, self.state, self.book = strategy.problem, strategy.settings, state, book
-        self.adults = strategy.creatures(state.population, [state.estimates[i.id] for i in state.population])
-        self.rng = stream(self.problem.seed, "nursery", state.generation)
-        self.box = operators.toolbox(self.problem.encoding, book, self._selection())  # type: ignore[arg-type]
-        self.species = {id: species.id for species in state.species for id in species.members}
-        self.seen = {individual.genome.key for individual in state.population}
+    problem: Problem
+    settings: Nsga2Settings | Nsga3Settings
+    state: State
+    book: MarkBook
+    adults: list[Creature]
+    select: Callable[[list[Creature], int], list[Creature]]
+    rng: Random
 
-    def _selection(self) -> Callable[[list[Creature], int], list[Creature]]:
-        select = self.settings.select
-        if isinstance(select, DeapSelection):
-            return operators.selection(select.name, dict(select.settings), len(self.problem.objectives))
-        return lambda creatures, k: binary_tournament(creatures, k, self.rng.random)
+    def __post_init__(self) -> None:
+        self.box = operators.toolbox(self.problem.encoding, self.book, self.select)
+        self.species = {id: species.id for species in self.state.species for id in species.members}
+        self.seen = {individual.genome.key for individual in self.state.population}
 
     def fill(self, count: int) -> list[Individual]:
         state = self.state
@@ -144,13 +150,4 @@ class _Nursery:
         ]
 
     def _accept(self, child: Creature, parent: Creature) -> Creature:
-        """The child, or further mutations of it and of its parent, until one is new and passes the screen."""
-        accepted: Creature | None = None
-        for attempt in range(ATTEMPTS):
-            if self.problem.screen(child.genome):
-                accepted = child
-                if child.genome.key not in self.seen:
-                    break
-            base = self.box.clone(parent) if accepted is None or attempt % 2 == 0 else accepted
-            child = self.box.mutate(base)[0]
-        return self.box.clone(parent) if accepted is None else accepted
+        return operators.accepted(child, parent, self.box, self.problem.screen, self.seen, ATTEMPTS)

@@ -143,14 +143,15 @@ def test_the_screen_keeps_violators_from_training() -> None:
     space = encoding.build(encoding.TABLE["dag"](), SHAPE, 3)
     genome = space.random(stream(0, "test"), Marks().open())
     params = space.decode(genome).params
+    sizes = lambda one: cheap_values(space.decode(one), ["params"])  # noqa: E731
     fits, large, small = (
-        objective.Screen(space, ["error", {"name": "params", **limit}])
+        objective.Screen(sizes, ["error", {"name": "params", **limit}])
         for limit in ({"max": params}, {"max": params - 1}, {"min": params + 1})
     )
     assert fits(genome) and fits.why(genome) == ""
     assert not large(genome) and large.why(genome) == f"params {params} > {params - 1}"
     assert small.why(genome) == f"params {params} < {params + 1}"
-    assert objective.Screen(space, ["error", {"name": "loss", "max": 1.0}])(genome), "loss is not known at birth"
+    assert objective.Screen(sizes, ["error", {"name": "loss", "max": 1.0}])(genome), "loss is not known at birth"
 
 
 # ---------------------------------------------------------------------------------------------------------- measured
