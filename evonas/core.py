@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from evonas.marks import MarkBook, Marks
 
 __all__ = [
+    "FIDELITIES",
     "Count",
     "DataError",
     "Edit",
@@ -268,7 +269,9 @@ class Estimate:
     training began with inherited weights. `cost` holds `seconds`, `epochs`, `samples` and, of what was inherited,
     `inherited` (share of the parameters), `inherited/1/layer5` (of a gene's, from the second parent), `exact` (1 where
     no edit changed the function), `carry_seconds`, `birth_error` and, after a distillation, `distilled_error` and
-    `distilled_samples`. `weights` is the SHA-256 of the weights file, or None."""
+    `distilled_samples`; also `fidelity_epochs` and the like where the strategy asked for one, and `epochs_saved` where
+    the training was ended early: such an individual is `pruned`, counts as seen, and is never a parent. `weights` is
+    the SHA-256 of the weights file, or None."""
 
     id: int
     status: Status
@@ -341,13 +344,19 @@ class Heritage:
     id: int | None = None
 
 
+FIDELITIES = ("epochs", "share", "resolution", "width")
+"""How closely an estimate may look: passes over the training rows, and the shares of the rows, of an image's side and
+of the layers' channels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One estimate to compute, as plain data that can travel to any process or machine.
 
     `born` is the genome itself, for estimators in the driver's own process; it never travels. `parents` are those whose
     weights the network begins with, none for a training from scratch: `edits`, in order, made its genome of the first
-    one's, and the other parent of a `mate` is the second."""
+    one's, and the other parent of a `mate` is the second. `fidelity` is how closely to look, by FIDELITIES; what it
+    does not name is as in the recipe."""
 
     id: int
     seed: int
@@ -355,17 +364,25 @@ class Job:
     born: Genome | None = field(default=None, compare=False, repr=False)
     parents: tuple[Heritage, ...] = ()
     edits: tuple[Edit, ...] = ()
+    fidelity: Mapping[str, float] = field(default_factory=dict)
+    peers: tuple[tuple[float, ...], ...] = ()
 
     def to_json(self) -> Json:
         parents = [asdict(parent) for parent in self.parents]
         edits = [edit.to_json() for edit in self.edits]
-        return {"id": self.id, "seed": self.seed, "genome": self.genome, "parents": parents, "edits": edits}
+        return {
+            "id": self.id, "seed": self.seed, "genome": self.genome, "parents": parents, "edits": edits,
+            "fidelity": dict(self.fidelity), "peers": [list(curve) for curve in self.peers],
+        }  # fmt: skip
 
     @staticmethod
     def from_json(data: Json) -> Job:
         parents = tuple(Heritage(**parent) for parent in data["parents"])
         edits = tuple(Edit.from_json(edit) for edit in data["edits"])
-        return Job(data["id"], data["seed"], data["genome"], parents=parents, edits=edits)
+        return Job(
+            data["id"], data["seed"], data["genome"], parents=parents, edits=edits, fidelity=data["fidelity"],
+            peers=tuple(map(tuple, data["peers"])),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,7 +447,8 @@ class Encoding(Protocol):
 
 
 class Strategy(Protocol):
-    """Who is born next. Both faces are pure: same arguments, same result, no tensor, no file."""
+    """Who is born next; an empty `ask` ends the run. Both faces are pure: same arguments, same result, no tensor, no
+    file."""
 
     def ask(self, state: State) -> tuple[Sequence[Individual], State]: ...
     def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State: ...

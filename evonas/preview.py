@@ -63,6 +63,8 @@ class Preview:
     work: float
     workers: int
     seconds: float | None
+    rungs: str = ""
+    """Of strategies that look more and more closely, how closely: `1, 3, 9 epochs`."""
 
 
 def preview(recipe: Recipe, runs: Path = Path("runs")) -> Preview:
@@ -78,7 +80,7 @@ def preview(recipe: Recipe, runs: Path = Path("runs")) -> Preview:
     plans = _first_plans(recipe, shape.input, shape.outputs, runs)
     evaluations, first = _evaluations(recipe), recipe.strategy.population
     epochs, later = _epochs(recipe)
-    passes = first * epochs + (evaluations - first) * later
+    passes = _passes(recipe) or first * epochs + (evaluations - first) * later
     samples = round(rows.get("train", 0) * getattr(recipe.estimator, "share", 0.0)) * passes
     flops = Range.of([plan.flops for plan in plans])
     workers = _workers(recipe)
@@ -89,6 +91,7 @@ def preview(recipe: Recipe, runs: Path = Path("runs")) -> Preview:
         Range.of([plan.params for plan in plans]), flops, Range.of([plan.depth for plan in plans]), len(plans),
         evaluations, epochs, later, samples, work, workers,
         _seconds(recipe, work, samples, median(plan.depth for plan in plans), evaluations, workers),
+        _told_rungs(recipe),
     )  # fmt: skip
 
 
@@ -106,14 +109,41 @@ def _first_plans(recipe: Recipe, input: tuple[int, ...], outputs: int, runs: Pat
 def _evaluations(recipe: Recipe) -> int:
     settings = recipe.strategy
     later: int = getattr(settings, "offspring", None) or settings.population
-    return int(settings.population + (settings.generations - 1) * later)
+    counts = [count for count, _, _ in _rungs(recipe)]
+    planned = sum(counts) or int(settings.population + (settings.generations - 1) * later)
+    return min(planned, recipe.budget.evaluations or planned)
+
+
+def _rungs(recipe: Recipe) -> list[tuple[int, float, float]]:
+    """Of strategies with rungs, for every generation: candidates, resource, and that of the rung before where training
+    goes on from there, else 0."""
+    heirs = estimate.inherits(recipe.estimator)
+    cycle = [
+        (count, level, rungs[at - 1][1] if at and heirs else 0.0)
+        for rungs in getattr(recipe.strategy, "brackets", ())
+        for at, (count, level) in enumerate(rungs)
+    ]
+    return [cycle[i % len(cycle)] for i in range(recipe.strategy.generations)] if cycle else []
+
+
+def _told_rungs(recipe: Recipe) -> str:
+    levels = ", ".join(f"{level:g}" for level in getattr(recipe.strategy, "levels", ()))
+    return f"{levels} {recipe.strategy.resource}" if levels else ""
+
+
+def _passes(recipe: Recipe) -> int:
+    """Passes over the training rows of strategies whose rungs are epochs; 0 of others."""
+    if getattr(recipe.strategy, "resource", "") != "epochs":
+        return 0
+    return round(sum(count * (level - before) for count, level, before in _rungs(recipe)))
 
 
 def _epochs(recipe: Recipe) -> tuple[int, int]:
     """Passes over the training rows from scratch and, without distillations, with inherited weights."""
     settings = recipe.estimator
     if not isinstance(settings, TrainSettings):
-        return getattr(settings, "epochs", 0), getattr(settings, "epochs", 0)
+        passes = getattr(settings, "epochs", 0) or 0
+        return passes, passes
     heirs = settings.inherit.epochs if estimate.inherits(settings) else None
     return settings.epochs, heirs or settings.epochs
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from evonas import encoding, estimate, imported, objective, pool, strategy, task, yaml
-from evonas.core import Json, RecipeError, Settings, nearest, valid_name
+from evonas.core import Count, Json, RecipeError, Settings, nearest, valid_name
 from evonas.estimate import FinalSettings
 from evonas.imported import Imported
 from evonas.objective import ObjectiveSettings
@@ -26,7 +26,9 @@ from evonas.validation import Mistake, Place, Section, descriptions, mistakes, m
 VERSION = 1
 """The recipe version that this evonas writes; it reads all up to this one."""
 
-RESUMABLE = ("strategy.generations", "pool", "estimator.time_limit", "estimator.memory_limit", "final", "tracking")
+RESUMABLE = (
+    "strategy.generations", "budget", "pool", "estimator.time_limit", "estimator.memory_limit", "final", "tracking",
+)  # fmt: skip
 """What a resume may change: how long, where, under which guards and who is told, never what is searched."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -59,6 +61,23 @@ class StoreSettings(Settings):
 
     keep_weights: Literal["front", "all"] = "front"
     """Trained weights to keep: those of the front and the population, or of every individual."""
+
+
+class BudgetSettings(Settings):
+    """What a run may spend; the first limit that is reached ends it, even before its last generation."""
+
+    evaluations: Annotated[Count, Field(ge=1)] | None = None
+    """Estimates."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training rows, those of all estimates together."""
+    seconds: float | None = Field(default=None, gt=0)
+    """Seconds of all trainings together, whatever ran side by side; of a table's simulated clock where it keeps one.
+    The estimate that passes the limit still counts."""
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by name."""
+        return {name: value for name, value in self if value is not None}
 
 
 class _OrName:
@@ -101,6 +120,8 @@ class Recipe(Settings):
     """Search strategy: who is born next."""
     estimator: _Estimator = Field(default={}, validate_default=True)
     """Performance estimation: how good an individual is."""
+    budget: BudgetSettings = BudgetSettings()
+    """What the run may spend, beside `strategy.generations`."""
     pool: _Pool = Field(default={}, validate_default=True)
     """Where estimates are computed."""
     final: FinalSettings = FinalSettings()
@@ -250,6 +271,17 @@ def _with(data: Json, place: Place, value: Json, above: Place = ()) -> Json:
     return {**section, key: _with(section.get(key), rest, value, here)}
 
 
+def merged(base: Json, changes: Json, place: Place = ()) -> Json:
+    """A recipe's mapping with changes laid over it, section over section. Where they choose another `kind`, what only
+    the old kind has goes; a section within a section goes as a whole."""
+    if not isinstance(base, Mapping) or not isinstance(changes, Mapping):
+        return changes
+    section = dict(base)
+    if "kind" in changes and changes["kind"] != base.get("kind"):
+        section = _convertible(section, place, changes["kind"]) if len(place) == 1 else {}
+    return {**section, **{key: merged(section.get(key), value, (*place, key)) for key, value in changes.items()}}
+
+
 def _convertible(section: dict[str, Json], place: Place, kind: Json) -> dict[str, Json]:
     """A section without the keys that only its old kind has, so that `--set strategy.kind=random` is enough."""
     described = Recipe.model_fields.get(str(place[0])) if len(place) == 1 else None
@@ -265,18 +297,27 @@ def _convertible(section: dict[str, Json], place: Place, kind: Json) -> dict[str
 
 def _checked(draft: _Draft) -> Recipe:
     _refuse_newer(draft)
-    wrong = list(draft.wrong)
-    flawed = {mistake.place for mistake in wrong}
-    # a value that could not be read stands as null: what pydantic says of the null is no mistake of the user's
-    wrong += [mistake for mistake in mistakes(Recipe, draft.data) if mistake.place not in flawed]
-    recipe = _sound_part(draft.data, wrong)
-    if recipe is not None:
-        recipe = _located(recipe, draft.folder)
-        spoilt = {mistake.place[0] for mistake in wrong if mistake.place}
-        wrong += [mistake for rule in RULES if not spoilt & rule.needs for mistake in rule.broken(recipe)]
+    recipe, wrong = examined(draft.data, draft.folder, draft.wrong)
     if wrong or recipe is None:
         raise InvalidRecipe([draft.told(mistake) for mistake in sorted(wrong, key=draft.order)])
     return recipe
+
+
+def examined(
+    data: Mapping[str, Json], folder: Path | None = None, wrong: Sequence[Mistake] = ()
+) -> tuple[Recipe | None, list[Mistake]]:
+    """The recipe that a mapping describes, with relative paths taken from `folder`, and everything that is wrong with
+    it beside what was `wrong` already; with mistakes it is their part that is sound, or None."""
+    wrong = list(wrong)
+    flawed = {mistake.place for mistake in wrong}
+    # a value that could not be read stands as null: what pydantic says of the null is no mistake of the user's
+    wrong += [mistake for mistake in mistakes(Recipe, data) if mistake.place not in flawed]
+    recipe = _sound_part(data, wrong)
+    if recipe is not None:
+        recipe = _located(recipe, folder)
+        spoilt = {mistake.place[0] for mistake in wrong if mistake.place}
+        wrong += [mistake for rule in RULES if not spoilt & rule.needs for mistake in rule.broken(recipe)]
+    return recipe, wrong
 
 
 def _refuse_newer(draft: _Draft) -> None:
@@ -326,7 +367,7 @@ def _located(recipe: Recipe, folder: Path | None) -> Recipe:
     if folder is None:
         return recipe
     named = [_function_in(one, "function", folder) for one in recipe.objectives]
-    changes: dict[str, Any] = {"objectives": tuple(named)}
+    changes: dict[str, Any] = {"objectives": tuple(_parts_in(one, folder) for one in named)}
     for room in _ROOMS:
         settings = task.located(recipe.task, folder) if room == "task" else getattr(recipe, room)
         changes[room] = _function_in(_function_in(settings, "kind", folder), "function", folder)
@@ -363,6 +404,11 @@ def _function_in(settings: Any, key: str, folder: Path) -> Any:
     return settings.model_copy(update={key: _path_in(named, folder)})
 
 
+def _parts_in(settings: ObjectiveSettings, folder: Path) -> ObjectiveSettings:
+    """The settings with the functions of a scalar's parts taken from `folder`."""
+    return settings.model_copy(update={"of": tuple(_function_in(part, "function", folder) for part in settings.of)})
+
+
 def _path_in(path: str, folder: Path) -> str:
     """`file.py:object` with the file taken from `folder`; any other text as it is."""
     file, _, name = path.rpartition(":")
@@ -384,6 +430,15 @@ def _names_twice(recipe: Recipe) -> Iterator[Mistake]:
             cure = f"remove one, or give it a name of its own and `kind: {one.kind}`"
             yield Mistake(("objectives", i), f"objective {one.name!r} is listed twice: {cure}")
         seen.add(one.name)
+    if len(seen) == len(recipe.objectives):
+        yield from (Mistake(("objectives",), text) for text in objective.contradictions(recipe.objectives))
+
+
+def _sources(recipe: Recipe) -> Iterator[tuple[int, objective.Measure]]:
+    """What is measured for the objectives, each with the place of the objective that asks for it."""
+    for source in objective.sources(recipe.objectives):
+        asking = (i for i, one in enumerate(recipe.objectives) if source.name in (one.name, *(p.name for p in one.of)))
+        yield next(asking), source
 
 
 def _objectives_absent(recipe: Recipe) -> Iterator[Mistake]:
@@ -397,18 +452,65 @@ def _objectives_absent(recipe: Recipe) -> Iterator[Mistake]:
 def _untrained_objectives(recipe: Recipe) -> Iterator[Mistake]:
     if not isinstance(recipe.estimator, estimate.LookupSettings) or recipe.estimator.function is not None:
         return
-    for i, one in enumerate(recipe.objectives):
+    if isinstance(recipe.task, task.TabularSettings):
+        yield from _not_in_the_table(recipe, recipe.task)
+        return
+    for i, one in _sources(recipe):
         if not objective.is_cheap(one) and not objective.TABLE[one.kind].recorded:
             cure = "set estimator.kind: train, or name an estimator.function that knows it"
             yield Mistake(("objectives", i), f"{one.name!r} needs training, and estimator 'lookup' does none: {cure}")
 
 
+def _not_in_the_table(recipe: Recipe, table: task.TabularSettings) -> Iterator[Mistake]:
+    for i, one in _sources(recipe):
+        if one.name not in table.metrics:
+            text = f"{one.name!r} is no metric of the task's table; {nearest(one.name, list(table.metrics))}"
+            yield Mistake(("objectives", i), text)
+        elif one.kind in ("function", "metric"):
+            yield Mistake(("objectives", i), f"{one.name!r} is read from the task's table: leave {one.kind} out")
+
+
+def _no_table(recipe: Recipe) -> Iterator[Mistake]:
+    """A table is looked up, and only a table has fidelities to look at."""
+    lookup = isinstance(recipe.estimator, estimate.LookupSettings)
+    table = isinstance(recipe.task, task.TabularSettings)
+    if table and not lookup and not isinstance(recipe.estimator, Imported):
+        text = f"{recipe.estimator.kind!r} needs rows to train on, the task is a table: set estimator.kind: lookup"
+        yield Mistake(("estimator", "kind"), text)
+    if lookup and not table and recipe.estimator.epochs is not None:
+        text = "lookup trains nothing: leave epochs out, or set estimator.kind: train"
+        yield Mistake(("estimator", "epochs"), text)
+
+
+def _faceless(recipe: Recipe) -> Iterator[Mistake]:
+    """What a strategy asks of an encoding beyond making, mutating and mating."""
+    has = getattr(recipe.encoding, "faces", None)
+    if has is None:
+        return
+    for face in getattr(recipe.strategy, "needs", ()):
+        if face not in has:
+            able = [kind for kind, one in encoding.TABLE.items() if face in getattr(one, "faces", ())]
+            text = f"{recipe.strategy.kind!r} needs {FACES[face]}, which encoding {recipe.encoding.kind!r} lacks"
+            cure = f"set encoding.kind: {' or '.join(able)}" if able else "take another strategy"
+            yield Mistake(("strategy", "kind"), f"{text}: {cure}")
+
+
+FACES = {
+    "tokens": "genomes as choices (face tokens)",
+    "features": "genomes as numbers (face features)",
+    "distance": "a distance between genomes (face distance)",
+    "morphisms": "edits that keep the function (face morphisms)",
+}
+"""What a strategy may need of an encoding, in words."""
+
+
 def _recorded_by_none(recipe: Recipe) -> Iterator[Mistake]:
     """Fitness and scores come from a population's estimator, or from a user's own."""
     own = isinstance(recipe.estimator, Imported) or getattr(recipe.estimator, "function", None) is not None
-    if own or isinstance(recipe.estimator, estimate.PopulationSettings):
+    known = own or isinstance(recipe.task, task.TabularSettings)
+    if known or isinstance(recipe.estimator, estimate.PopulationSettings):
         return
-    for i, one in enumerate(recipe.objectives):
+    for i, one in _sources(recipe):
         if objective.TABLE[one.kind].recorded:
             cure = "set estimator.kind: population, with encoding.kind: neat"
             yield Mistake(("objectives", i), f"{one.name!r} is recorded by estimator 'population' only: {cure}")
@@ -417,8 +519,9 @@ def _recorded_by_none(recipe: Recipe) -> Iterator[Mistake]:
 def _no_whole_population(recipe: Recipe) -> Iterator[Mistake]:
     """The estimator of whole populations takes direct genomes, and is the one that plays."""
     whole = isinstance(recipe.estimator, estimate.PopulationSettings)
-    if whole and recipe.encoding.kind == "dag":
-        text = "'population' takes direct genomes, encoding is 'dag': set encoding.kind: neat, or estimator.kind: train"
+    if whole and recipe.encoding.kind in ("cell", "dag"):
+        cure = "set encoding.kind: neat, or estimator.kind: train"
+        text = f"'population' takes direct genomes, encoding is {recipe.encoding.kind!r}: {cure}"
         yield Mistake(("estimator", "kind"), text)
     if isinstance(recipe.task, task.PlaySettings) and not whole and not isinstance(recipe.estimator, Imported):
         text = f"task {recipe.task.kind!r} is played, not trained on: set estimator.kind: population"
@@ -440,12 +543,77 @@ def _nothing_to_continue(recipe: Recipe) -> Iterator[Mistake]:
         yield Mistake(("strategy", "continued"), f"there are no weights to go on from: {cure}")
 
 
+def _nothing_to_stop_by(recipe: Recipe) -> Iterator[Mistake]:
+    """Trainings are ended by their validation errors, beside networks that are no larger."""
+    if getattr(recipe.estimator, "stop", None) is None:
+        return
+    if not recipe.estimator.evaluate_every:
+        cure = "set evaluate_every: 1, or leave stop out"
+        yield Mistake(("estimator", "stop"), f"there are no errors to judge by: {cure}")
+    for i, one in _sources(recipe):
+        if objective.TABLE[one.kind].objective.measured or (one.kind == "function" and not one.cheap):
+            text = f"{one.name!r} is not known before a training's end, and stop ends it earlier"
+            yield Mistake(("objectives", i), f"{text}: leave estimator.stop out, or this objective")
+
+
+def _narrow_without_channels(recipe: Recipe) -> Iterator[Mistake]:
+    """Width is of layers' channels; and narrow weights fit no whole network."""
+    width, place = getattr(recipe.estimator, "width", 1.0), ("estimator", "width")
+    if width < 1 and recipe.encoding.kind != "dag":
+        text = f"{width:g} narrows layer graphs, encoding is {recipe.encoding.kind!r}"
+        yield Mistake(place, f"{text}: set encoding.kind: dag, or width: 1")
+    if width < 1 and estimate.inherits(recipe.estimator):
+        yield Mistake(place, f"{width:g} leaves no weights to inherit: set width: 1, or inherit: none")
+
+
+def _no_fidelity(recipe: Recipe) -> Iterator[Mistake]:
+    """Strategies that look at several fidelities need an estimator that has them, and fidelities that there are."""
+    levels: Sequence[float] = getattr(recipe.strategy, "levels", ())
+    if levels and isinstance(recipe.task, task.TabularSettings):
+        yield from _not_looked_up(recipe, levels)
+    elif levels and isinstance(recipe.estimator, estimate.TrainSettings):
+        yield from _not_trained(recipe, levels)
+    elif levels and not isinstance(recipe.estimator, Imported):
+        text = f"{recipe.strategy.kind!r} asks for fidelities, estimator {recipe.estimator.kind!r} has none"
+        yield Mistake(("strategy", "kind"), f"{text}: set estimator.kind: train")
+
+
+def _not_looked_up(recipe: Recipe, levels: Sequence[float]) -> Iterator[Mistake]:
+    known = sorted({at for one in recipe.task.metrics.values() for at in one.fidelities})
+    resource, lost = recipe.strategy.resource, [at for at in levels if at not in known]
+    if resource != "epochs" or lost:
+        what = f"{lost[0]:g} epochs" if resource == "epochs" else resource
+        rungs = f"set resource: epochs and rungs: [{', '.join(map(str, known))}]"
+        cure = rungs if len(known) > 1 else "take another strategy"
+        yield Mistake(("strategy", "kind"), f"{what} is no fidelity of the task's table: {cure}")
+
+
+def _not_trained(recipe: Recipe, levels: Sequence[float]) -> Iterator[Mistake]:
+    resource, place = recipe.strategy.resource, ("strategy", "resource")
+    if resource in ("resolution", "width") and estimate.inherits(recipe.estimator):
+        text = f"{resource!r} changes the shapes of weights, which are inherited"
+        yield Mistake(place, f"{text}: set estimator.inherit: none, or resource: epochs")
+    if resource == "width" and recipe.encoding.kind != "dag":
+        text = f"'width' narrows layer graphs, encoding is {recipe.encoding.kind!r}"
+        yield Mistake(place, f"{text}: set resource: epochs")
+    if resource == "share" and max(levels) > recipe.estimator.share:
+        text = f"{max(levels):g} is more than estimator.share {recipe.estimator.share:g}"
+        yield Mistake(("strategy", "max"), f"{text}: lower max, or raise that")
+
+
 def _initial_too_many(recipe: Recipe) -> Iterator[Mistake]:
     genomes = len(getattr(recipe.encoding, "initial", ()))
     population = getattr(recipe.strategy, "population", genomes)
     if genomes > population:
         cure = "raise strategy.population or start from fewer"
         yield Mistake(("encoding", "initial"), f"{genomes} genomes do not fit a population of {population}: {cure}")
+
+
+def _one_objective(recipe: Recipe) -> Iterator[Mistake]:
+    """Reference directions lie between objectives."""
+    if isinstance(recipe.strategy, strategy.Nsga3Settings) and len(recipe.objectives) < 2:
+        cure = "add one, or set strategy.kind: mu_plus_lambda"
+        yield Mistake(("objectives",), f"strategy 'nsga3' needs two objectives or more: {cure}")
 
 
 def _nothing_cheap(recipe: Recipe) -> Iterator[Mistake]:
@@ -473,13 +641,19 @@ RULES = (
     *(Rule(frozenset({room}), _own_code_absent(room)) for room in _ROOMS),
     Rule(frozenset({"objectives"}), _names_twice),
     Rule(frozenset({"objectives"}), _objectives_absent),
-    Rule(frozenset({"objectives", "estimator"}), _untrained_objectives),
-    Rule(frozenset({"objectives", "estimator"}), _recorded_by_none),
+    Rule(frozenset({"task", "objectives", "estimator"}), _untrained_objectives),
+    Rule(frozenset({"task", "objectives", "estimator"}), _recorded_by_none),
+    Rule(frozenset({"task", "estimator"}), _no_table),
+    Rule(frozenset({"encoding", "strategy"}), _faceless),
     Rule(frozenset({"task", "encoding", "estimator"}), _no_whole_population),
     Rule(frozenset({"encoding", "estimator", "final"}), _nothing_to_inherit),
     Rule(frozenset({"strategy", "estimator"}), _nothing_to_continue),
+    Rule(frozenset({"objectives", "estimator"}), _nothing_to_stop_by),
+    Rule(frozenset({"encoding", "estimator"}), _narrow_without_channels),
+    Rule(frozenset({"task", "encoding", "strategy", "estimator"}), _no_fidelity),
     Rule(frozenset({"encoding", "strategy"}), _initial_too_many),
     Rule(frozenset({"objectives", "strategy"}), _nothing_cheap),
+    Rule(frozenset({"objectives", "strategy"}), _one_objective),
 )
 
 
@@ -556,11 +730,15 @@ strategy:
   population: 16
   generations: 10  # go on later with: evonas resume {name} --generations +10
 
+# What the run may spend beside that: {{evaluations: 200}}, {{epochs: 1000}} or {{seconds: 3600}} of training.
+budget: {{}}
+
 # How good a network is. train: trained from scratch, scored on the validation rows. Kinds: {estimators}
 estimator:
   kind: train
   epochs: 8
   # inherit: {{epochs: 1}}  # children begin with their parents' weights; strategy lemonade is made for that
+  # stop: {{}}  # ends trainings early that look hopeless beside those of earlier generations
   batch_size: 64
   optimizer: {{kind: adamw, lr: 0.003}}  # or sgd
   schedule: {{kind: cosine, warmup: 1}}  # or constant, warm_restarts
@@ -615,6 +793,9 @@ strategy:
   goal: {{}}  # such as {{fitness: 3.9}}: the run ends when an individual reaches it
   speciation: {{threshold: 3.0, target: 8}}  # the threshold is steered towards so many species
 
+# What the run may spend beside that, such as {{evaluations: 10k}}.
+budget: {{}}
+
 # How good a network is. population: a whole generation as one compiled program. Kinds: {estimators}
 estimator:
   kind: population
@@ -628,6 +809,54 @@ tracking: []
 """
 
 
+_TABLE_STARTER = """\
+# A search over a table of known networks. Check it: evonas check {file}   Run it: evonas run {file}
+# All keys and their ranges: evonas schema   Many seeds and strategies at once: evonas study
+version: 1
+name: {name}
+seed: 0  # names every random stream: the same recipe and seed give the same run
+
+# What is to be solved. {about}
+# Other kinds: {tasks}
+task:
+  kind: tabular
+  file: table.npz  # arrays with a row per network, or a .csv with a header
+  key: {{column: ops, words: [none, skip, conv_1x1, conv_3x3, avg_pool_3x3]}}  # what the numbers in it mean
+  metrics:  # what the search sees; columns by epochs are fidelities
+    error: {{column: {{12: valid_12, 200: valid_200}}, complement: 100}}
+    params: params
+  report: {{test: test_200}}  # what is told afterwards
+  cost: {{column: train_seconds, epochs: 200}}  # the simulated clock
+
+# The search space; it must give the choices that the key's numbers mean. Kinds: {encodings}
+encoding: {{kind: cell, space: nasbench201}}
+
+# What is minimised or maximised: names of task.metrics. Names with a meaning of their own: {objectives}
+objectives: [{goals}]
+
+# Who is born next. Kinds: {strategies}
+strategy: {{kind: nsga2, population: 20, generations: 1000}}
+
+# What the run may spend: evaluations, epochs, or seconds of the simulated clock.
+budget: {{evaluations: 500}}
+
+# How good a network is. lookup: as the table says, after so many epochs. Kinds: {estimators}
+estimator: {{kind: lookup, epochs: 200}}
+
+# Where that is done; a table needs no processes. Kinds: {pools}
+pool: {{kind: serial}}
+
+# Nothing is trained to the end: `evonas test` looks task.report up.
+final: {{}}
+
+# What the run folder keeps: all individuals.
+store: {{}}
+
+# Who else is told the run's numbers: tensorboard (evonas[tensorboard]), mlflow (evonas[mlflow]).
+tracking: []
+"""
+
+
 def starter(kind: str, file: str = "recipe.yaml") -> str:
     """A commented recipe to start from, for a task of this kind. RecipeError for an unknown kind."""
     if kind not in task.TABLE:
@@ -635,8 +864,7 @@ def starter(kind: str, file: str = "recipe.yaml") -> str:
     settings = task.TABLE[kind]
     rooms = {"tasks": task, "encodings": encoding, "strategies": strategy, "estimators": estimate, "pools": pool}
     kinds = {word: ", ".join(room.TABLE) for word, room in rooms.items()}
-    grown = not issubclass(settings, task.TaskSettings)
-    return (_NEAT_STARTER if grown else _STARTER).format(
+    return _template(settings).format(
         file=file,
         name=kind,
         about=" ".join((settings.__doc__ or "").split()),
@@ -645,6 +873,12 @@ def starter(kind: str, file: str = "recipe.yaml") -> str:
         goals="error, params",
         **kinds,
     )
+
+
+def _template(settings: type[Settings]) -> str:
+    if issubclass(settings, task.TabularSettings):
+        return _TABLE_STARTER
+    return _STARTER if issubclass(settings, task.TaskSettings) else _NEAT_STARTER
 
 
 def _starting_task(kind: str, settings: type[Settings]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from evonas import encoding, objective, pareto, task
+from evonas import agreement, encoding, objective, pareto, task
 from evonas import recipe as recipes
 from evonas.cohort import Everyone, Scored
 from evonas.core import Estimate, Genome, Individual, Objective, RecipeError, State
@@ -76,6 +76,15 @@ class Bequest:
     params: int
     parents: Mapping[int, float]
     first: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What ending trainings early has saved: how many were ended, and epochs, also as a share of what all had taken."""
+
+    pruned: int
+    epochs: float
+    share: float
 
 
 class Run:
@@ -147,7 +156,7 @@ class Run:
         if self.store.locked():
             return "running"
         done = len(self.generations()) >= self.recipe.strategy.generations
-        return "finished" if done or self.solved is not None else "interrupted"
+        return "finished" if done or self.solved is not None or self.store.ended() else "interrupted"
 
     @property
     def solved(self) -> int | None:
@@ -326,6 +335,7 @@ class Run:
         about, plan, (row,) = self.about["task"], self.plan(id), self.rows([id])
         known = [one.name for one in self.objectives if one.name in row.values]
         norm = getattr(self.recipe.encoding, "edge_norm", None)
+        structure = getattr(self.recipe.encoding, "structure", None)
         return {
             "name": f"{self.name}-{id}",
             "about": ", ".join(f"{name} {row.values[name]:.6g}" for name in known),
@@ -334,6 +344,7 @@ class Run:
             "params": plan.params,
             "flops": plan.flops,
             **({} if norm is None else {"edge_norm": norm}),
+            **({} if structure is None else {"settings": structure}),
             "genome": self.encoding.to_json(self.genome(id)),
         }
 
@@ -347,10 +358,13 @@ class Run:
         genome = self.encoding.to_json(self.genome(id))
         if hasattr(self.task, "rollout"):
             return Card("control", facts=facts, genome=genome)
+        shape = self.task.shape()
+        if shape.kind == "tabular":
+            return Card("classification", facts=facts, genome=genome)
         data = self.task.load(self.recipe.seed)
         regression = data.shape.kind == "regression"
         return Card(
-            kind=data.shape.kind,
+            kind=shape.kind,
             mean=data.mean.tolist(),
             std=data.std.tolist(),
             labels=data.shape.labels,
@@ -367,7 +381,9 @@ class Run:
         """What is stored about a generation: evaluations, failures, hypervolume, species, best value per objective, who
         reached the goal; of one that was estimated as a whole also every value's mean and deviation. Where weights are
         inherited, `inheritance` holds how many did so, the samples trained, the epochs saved against training all from
-        scratch, and the mean error before any training."""
+        scratch, and the mean error before any training. Where trainings are ended early, `stopping` holds how many
+        were, the epochs trained and the epochs saved; where some were looked at again more closely, `promoted` holds
+        them."""
         front = [state.estimates[id] for id in state.front]
         shared = {
             "evaluations": state.evaluations,
@@ -378,7 +394,11 @@ class Run:
         }
         if not isinstance(scored, Scored):
             failed = sum(estimate.status == "failed" for _, estimate in scored)
-            return {**shared, "failed": failed, **self._inheritance([estimate.cost for _, estimate in scored])}
+            costs = [estimate.cost for _, estimate in scored]
+            return {
+                **shared, "failed": failed, **self._inheritance(costs), **self._stopping(costs),
+                **self._promoted(scored),
+            }  # fmt: skip
         scores = scored.scores
         spread = {name: _spread(column[scores.ok]) for name, column in scores.columns.items()}
         found = {name: one for name, one in spread.items() if one is not None}
@@ -392,10 +412,60 @@ class Run:
         ledger = {
             "children": sum("inherited" in cost for cost in costs),
             "samples": sum(cost.get("samples", 0) for cost in costs),
-            "epochs_saved": sum(settings.epochs - cost["epochs"] for cost in costs if "epochs" in cost),
+            "epochs_saved": sum(settings.epochs - _planned(cost) for cost in costs if _comparable(cost)),
             "birth_error": sum(births) / len(births) if births else None,
         }
         return {"inheritance": ledger}
+
+    def _stopping(self, costs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        if getattr(self.recipe.estimator, "stop", None) is None:
+            return {}
+        ledger = {
+            "pruned": sum("epochs_saved" in cost for cost in costs),
+            "epochs": sum(cost.get("epochs", 0) for cost in costs),
+            "epochs_saved": sum(cost.get("epochs_saved", 0) for cost in costs),
+        }
+        return {"stopping": ledger}
+
+    def _promoted(self, scored: Sequence[tuple[Individual, Estimate]]) -> dict[str, Any]:
+        again = [one.parents[0] for one, _ in scored if len(one.parents) == 1 and not one.edits]
+        found = agreement.promoted(scored, self.store.estimates(again), self.objectives[0]) if again else []
+        return {"promoted": found} if found else {}
+
+    def saved(self) -> Saved | None:
+        """What ending trainings early has saved so far; None where the recipe ends none."""
+        ledgers = [row["stopping"] for row in self.generations() if "stopping" in row]
+        if not ledgers:
+            return None
+        pruned, done, saved = (sum(one[key] for one in ledgers) for key in ("pruned", "epochs", "epochs_saved"))
+        return Saved(pruned, saved, saved / (done + saved) if saved else 0.0)
+
+    def agreements(self) -> list[agreement.Agreement]:
+        """How far the order at the fidelities of the search is that of closer looks: of those who were promoted, and of
+        those whom `evonas test` trained to the end. By the first objective."""
+        return agreement.agreements(self.generations(), self._tested())
+
+    def _tested(self) -> list[tuple[Estimate, float, float]]:
+        """Losses of the first objective in the search and in the test; of a table by what it reports."""
+        first, pairs = self.objectives[0], list[tuple[Estimate, float, float]]()
+        for test in self.store.tests():
+            found = self.estimate(test["id"])
+            told = test["values"].get(first.name)
+            sign = 1.0 if first.direction == "min" else -1.0
+            if told is None and test["values"]:
+                name, told = next(iter(test["values"].items()))
+                sign = self._sign(name)
+            if found is not None and found.status == "ok" and told is not None:
+                pairs.append((found, first.loss(found.values[first.name]), sign * told))
+        return pairs
+
+    def _sign(self, name: str) -> float:
+        """Which way a table's report is better, as the whole table says: -1 where it rises as the first loss falls."""
+        table = self.task.bound(self.encoding)  # type: ignore[attr-defined]
+        first, epochs = self.objectives[0], table.epochs(None)
+        told = [table.column(*at, epochs).values[:, 0] for at in (("metrics", first.name), ("report", name))]
+        there = np.isfinite(told).all(axis=0)
+        return float(np.sign(np.corrcoef(told[0][there], told[1][there])[0, 1]) * first.loss(1.0))
 
     def kept(self, state: State, scored: Scored) -> set[int]:
         """Ids of a generation that the recipe keeps one by one: all, or the front and the species' champions."""
@@ -461,6 +531,16 @@ class Run:
                 )
             )
         return rows
+
+
+def _planned(cost: Mapping[str, float]) -> float:
+    """The epochs that a training would have taken to its end."""
+    return cost["epochs"] + cost.get("epochs_saved", 0)
+
+
+def _comparable(cost: Mapping[str, float]) -> bool:
+    """Whether a training took the epochs that the recipe says, not those that the strategy asked for."""
+    return "epochs" in cost and "fidelity_epochs" not in cost
 
 
 def _first(

@@ -6,22 +6,19 @@ import gc
 import hashlib
 import os
 import platform
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
 
-from evonas import encoding, estimate, native, objective, pool, strategy, task, tracking, zoo
+from evonas import agreement, encoding, estimate, native, objective, pool, strategy, task, tracking, zoo
 from evonas import recipe as recipes
 from evonas.cohort import Cohort, Scored, Scores
 from evonas.core import (
@@ -41,11 +38,13 @@ from evonas.core import (
     seed_of,
     valid_name,
 )
+from evonas.estimate.stopping import Finished, finished, peers
 from evonas.founders import Founder, Reader, Settled, brings_weights, settled_weights
+from evonas.processes import Stop
 from evonas.report.progress import Progress
 from evonas.results import Run
 from evonas.store import Store
-from evonas.strategy.problem import Problem, begin
+from evonas.strategy.problem import Problem, affordable, begin, exhausted, left
 from evonas.task.data import Data, TaskShape
 
 Observer = Callable[[Progress], None]
@@ -70,16 +69,25 @@ class _Search:
     strategy: Strategy
     workers: Pool
     watch: _Watch
-    stop: _Stop
+    stop: Stop
     founders: Sequence[Settled] = ()
+    past: _Past = field(default_factory=lambda: _Past())
 
     def follow(self, state: State) -> State:
-        """Generations until the recipe's last one, or until its goal is first reached."""
-        while state.generation < self.run.recipe.strategy.generations:
+        """Generations until the recipe's last one, until its goal is first reached, or until nothing is asked for."""
+        while state.generation < self.run.recipe.strategy.generations and not exhausted(self.budget, state):
             before, state = state, self.generation(state)
+            if state is before:
+                self.run.store.event("exhausted", f"the strategy asks for nothing after {state.evaluations} estimates")
+                break
             if _goal(before) is None and _goal(state) is not None:
                 break
         return state
+
+    @property
+    def budget(self) -> Mapping[str, float]:
+        """What the run may spend."""
+        return self.run.recipe.budget.limits
 
     def caught_up(self, state: State) -> State:
         """The newest state: generations after the last snapshot of a population are bred again from their scores."""
@@ -96,17 +104,24 @@ class _Search:
         return state
 
     def generation(self, state: State) -> State:
-        """One generation; it commits with its state in one transaction."""
+        """One generation, which commits with its state in one transaction; where nothing is asked for, the state as it
+        is."""
         began = time.monotonic()
         born, asked = self.strategy.ask(state)
+        if not len(born):
+            return state
+        room = left(self.budget, state)
+        if room is not None and room < len(born):  # a part of a cohort is none: its individuals are stored one by one
+            born = born[:room]
         whole = whole_population(self.workers)
         done = self._one_by_one(born, asked) if whole is None else self._together(whole, born, asked)
+        done = replace(done, scored=affordable(self.budget, asked, done.scored))
         state = self.strategy.tell(asked, done.scored)
         with self.stop.held():
             stats = self.run.statistics(state, done.scored)
             self._commit(state, stats | {"engine_seconds": time.monotonic() - began - done.seconds}, done)
         self.watch.generation(state, done.failed)
-        _refuse_hopeless(state, done.scored)
+        refuse_hopeless(state, done.scored)
         return state
 
     def _one_by_one(self, born: Sequence[Individual], asked: State) -> _Done:
@@ -116,7 +131,8 @@ class _Search:
             store.lay(born)
         known = store.estimates([individual.id for individual in born])
         self.watch.batch(asked, known.values(), len(born))
-        arriving = _Timed(self.workers.run(self.jobs([one for one in born if one.id not in known], asked)))
+        due = [one for one in born if one.id not in known]
+        arriving = _Timed(self.workers.run(self.jobs(due, asked, born[0].id if born else 0)))
         for outcomes in arriving:
             with self.stop.held():
                 known |= store.commit(outcomes)
@@ -154,23 +170,37 @@ class _Search:
             with self.stop.held():
                 self.run.store.snapshot(state, self.run.encoding.pack_state)
 
-    def jobs(self, due: Sequence[Individual], state: State) -> list[Job]:
+    def jobs(self, due: Sequence[Individual], state: State, first: int = 0) -> list[Job]:
         """The estimates to compute as plain data, their seeds named by the run's seed and the individual's id.
+        `first` is the lowest id of this generation: where trainings may be ended early, those before it judge them.
 
         With inherited weights a child's job names those of its parents; where one of them has none, the child begins
         from scratch. Raises DataError for weights that are missing or damaged.
         Several workers get the costly ones first, so that none waits long for another at the end of a generation."""
         space, seed = self.run.encoding, self.run.recipe.seed
-        if self.workers.workers > 1:
+        if self.workers.workers > 1 and self.run.recipe.task.kind != "tabular":
             due = sorted(due, key=lambda one: -space.decode(one.genome).flops)
-        left = self._left(due, state)
+        left, passed = self._left(due, state), self._passed(first)
         jobs = []
         for one in due:
             heirs = one.parents and left.keys() >= set(one.parents)
             parents, edits = (tuple(left[id] for id in one.parents), one.edits) if heirs else (self._brought(one), ())
             named = seed_of(seed, "estimate", one.id)
-            jobs.append(Job(one.id, named, space.to_json(one.genome), one.genome, parents, edits))
+            at = fidelity_of(self.strategy, state, one)
+            told = peers(passed, self._sizes(one.genome), bool(parents), at) if passed else ()
+            jobs.append(Job(one.id, named, space.to_json(one.genome), one.genome, parents, edits, at, told))
         return jobs
+
+    def _passed(self, first: int) -> Sequence[Finished]:
+        """Trainings of earlier generations that went to their end, where the recipe ends others; each is read once."""
+        if getattr(self.run.recipe.estimator, "stop", None) is None:
+            return ()
+        return self.past.before(first, self.run)
+
+    def _sizes(self, genome: Genome) -> tuple[float, ...]:
+        """The losses of a genome's cheap objectives."""
+        values = objective.cheap_values(self.run.encoding.decode(genome), self.run.recipe.objectives)
+        return tuple(one.loss(values[one.name]) for one in self.run.objectives if one.cheap)
 
     def _left(self, due: Sequence[Individual], state: State) -> dict[int, Heritage]:
         """What the parents of those to be estimated have left, by id. It depends on the state and the recipe alone:
@@ -200,6 +230,29 @@ class _Search:
             tested = {test["weights"] for test in store.tests()}
             living = {estimate.weights for estimate in state.estimates.values()}
             store.collect({sha for sha in tested | living if sha} | store.weights_since(state.next_id))
+
+
+class _Past:
+    """Trainings that went to their end, as they were read from the store."""
+
+    def __init__(self) -> None:
+        self._known: list[Finished] = []
+        self._next = 0
+
+    def before(self, first: int, run: Run) -> Sequence[Finished]:
+        """Those with an id below `first`, by id."""
+        for one in run.store.estimates(range(self._next, first)).values():
+            sizes = tuple(o.loss(one.values[o.name]) for o in run.objectives if o.cheap and one.status == "ok")
+            if (told := finished(one, sizes)) is not None:
+                self._known.append(told)
+        self._next = max(first, self._next)
+        return self._known
+
+
+def fidelity_of(chosen: Strategy, state: State, one: Individual) -> Mapping[str, float]:
+    """How closely a strategy wants one of those it asked for to be looked at; nothing where it does not say."""
+    face: Callable[[State, Individual], Mapping[str, float]] | None = getattr(chosen, "fidelity", None)
+    return face(state, one) if face else {}
 
 
 def heritage(store: Store, id: int, sha: str) -> Heritage:
@@ -251,9 +304,13 @@ class _Timed:
             yield arrived
 
 
-def _refuse_hopeless(state: State, scored: Sequence[tuple[Individual, Estimate]]) -> None:
+HOPELESS = 10
+"""Networks that must have failed where they are estimated one by one: a table's first may happen to have no value."""
+
+
+def refuse_hopeless(state: State, scored: Sequence[tuple[Individual, Estimate]]) -> None:
     """Stops a run whose generation failed to the last individual and left nothing to breed from."""
-    if not len(state.population) and not state.front:
+    if not len(state.population) and not state.front and (len(scored) > 1 or state.evaluations >= HOPELESS):
         reasons = [estimate.reason for _, estimate in scored]
         raise EvonasError(
             f"all {len(reasons)} networks of generation {state.generation} failed, the first with: {reasons[0]}; "
@@ -322,7 +379,7 @@ def test(
         chosen = _chosen(reading, ids, pick)
     store = Store.open(reading.folder, write=True)
     try:
-        with _Stop() as stop:
+        with Stop() as stop:
             try:
                 failures = _finish(Run(store), chosen, observer, stop)
             except KeyboardInterrupt:
@@ -335,7 +392,7 @@ def test(
     return open(store.folder)
 
 
-def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: _Stop) -> list[str]:
+def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: Stop) -> list[str]:
     """Final trainings of those who were not tested yet; the reasons of those that failed."""
     store, seed = run.store, run.recipe.seed
     tested = {one["id"] for one in store.tests()}
@@ -355,6 +412,7 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: _S
             watch.trainings(done, len(jobs))
     finally:
         workers.close()
+    _tell_agreement(run, tests=True)
     return failures
 
 
@@ -430,10 +488,12 @@ def founders_of(recipe: recipes.Recipe, space: Any, runs: Path) -> tuple[Founder
 
 def problem(recipe: recipes.Recipe, space: Any, founders: Sequence[Founder] = ()) -> Problem:
     """The search problem that a recipe describes over its encoding; a new run has founders."""
-    limits = objective.Screen(space, recipe.objectives)
+    cheap = _cheap(recipe, space)
+    limits = objective.Screen(cheap, recipe.objectives)
+    unbounded = recipe.encoding.bounds == type(recipe.encoding.bounds)()
 
     def broken(genome: Genome) -> str:
-        return recipe.encoding.bounds.violation(space.decode(genome)) or limits.why(genome)
+        return (not unbounded and recipe.encoding.bounds.violation(space.decode(genome))) or limits.why(genome)
 
     for one in founders:
         if why := broken(one.genome):
@@ -442,8 +502,24 @@ def problem(recipe: recipes.Recipe, space: Any, founders: Sequence[Founder] = ()
     genomes = tuple(one.genome for one in founders)
     objectives = objective.resolve(recipe.objectives)
     screen = lambda genome: not broken(genome)  # noqa: E731
-    cheap = lambda genome: objective.cheap_values(space.decode(genome), recipe.objectives)  # noqa: E731
-    return Problem(space, objectives, recipe.seed, screen, genomes, zoo.enrol, recipe.strategy.speciation, cheap)
+    return Problem(
+        space, objectives, recipe.seed, screen, genomes, zoo.enrol, recipe.strategy.speciation, cheap,
+        recipe.budget.limits, estimate.inherits(recipe.estimator),
+    )  # fmt: skip
+
+
+def _cheap(recipe: recipes.Recipe, space: Any) -> Callable[[Genome], Mapping[str, float]]:
+    """The cheap objectives of a genome by name: read in the task's table, or off its plan."""
+    if not isinstance(recipe.task, task.TabularSettings):
+        return lambda genome: objective.cheap_values(space.decode(genome), recipe.objectives)
+    table = task.build(recipe.task).bound(space)  # type: ignore[attr-defined]
+    names = [one.name for one in objective.sources(recipe.objectives) if objective.is_cheap(one)]
+    epochs = table.epochs(getattr(recipe.estimator, "epochs", None))
+
+    def looked_up(genome: Genome) -> Mapping[str, float]:
+        return objective.combined(table.values("metrics", names, table.row(genome), epochs, 0), recipe.objectives)
+
+    return looked_up
 
 
 # --------------------------------------------------------------------------------------------- starting, resuming
@@ -463,7 +539,7 @@ def _follow(
     workers: Pool | None = None
     trackers = _trackers(run)
     try:
-        with _Stop() as stop, _rare_collections():
+        with Stop() as stop, _rare_collections():
             try:
                 state = run.state() or begin()
                 settled = _settled(run, founders) if state.generation == 0 else ()
@@ -480,7 +556,9 @@ def _follow(
                 trackers.follow(_points(run))
                 trackers.close(3.0)
                 raise _interrupted(run, stop) from None
-        store.event("finished", f"{state.generation} generations, {state.evaluations} estimates{_told_goal(state)}")
+        ended = f"{_told_goal(state)}{_told_saved(run)}"
+        store.event("finished", f"{state.generation} generations, {state.evaluations} estimates{ended}")
+        _tell_agreement(run, tests=False)
         watch.end(state)
     finally:
         if workers is not None:
@@ -570,11 +648,26 @@ def _goal(state: State) -> int | None:
     return found
 
 
+def _told_saved(run: Run) -> str:
+    """What ending trainings early has saved."""
+    saved = run.saved()
+    if saved is None:
+        return ""
+    return f"; {saved.pruned} trainings were ended early, which saved {saved.epochs:g} epochs ({saved.share:.0%})"
+
+
+def _tell_agreement(run: Run, tests: bool) -> None:
+    """Records how far fidelities agree: of promotions, or of the search and the tests. Low agreement is a warning."""
+    for one in run.agreements():
+        if (one.high == agreement.TEST) == tests:
+            run.store.event("warning" if one.warning else "agreement", one.warning or str(one))
+
+
 def _told_goal(state: State) -> str:
     return "" if _goal(state) is None else f"; the goal was reached by individual {_goal(state)}"
 
 
-def _interrupted(run: Run, stop: _Stop) -> Interrupted:
+def _interrupted(run: Run, stop: Stop) -> Interrupted:
     done, total = len(run.generations()), run.recipe.strategy.generations
     run.store.event("interrupted", f"stopped by {stop.signal_name} after generation {done}")
     return Interrupted(
@@ -688,6 +781,8 @@ def about(recipe: recipes.Recipe) -> dict[str, Any]:
 
 def _task_facts(recipe: recipes.Recipe, chosen: Any) -> tuple[TaskShape, dict[str, int], str]:
     """Shape, sizes and fingerprint of a task; one that is played has no rows, and is what its settings say."""
+    if isinstance(recipe.task, task.TabularSettings):
+        return chosen.shape(), chosen.sizes(recipe.seed), chosen.fingerprint
     if hasattr(chosen, "rollout"):
         settings = dumps(recipe.task.model_dump(mode="json"))
         return chosen.shape(), {}, hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()
@@ -731,48 +826,7 @@ def _accelerators() -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------- signals and progress
-
-
-class _Stop:
-    """SIGINT and SIGTERM as KeyboardInterrupt, held back while a commit is written; a second one leaves at once."""
-
-    def __init__(self) -> None:
-        self.signum = int(signal.SIGINT)
-        self._pending = self._holding = False
-        self._before: dict[int, Any] = {}
-
-    @property
-    def signal_name(self) -> str:
-        return signal.Signals(self.signum).name
-
-    def __enter__(self) -> _Stop:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, signum: int, _: FrameType | None) -> None:
-        if self._pending:
-            os._exit(128 + signum)
-        self.signum, self._pending = signum, True
-        if not self._holding:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """While inside, a signal waits until the end."""
-        self._holding = True
-        try:
-            yield
-        finally:
-            self._holding = False
-        if self._pending:
-            raise KeyboardInterrupt
+# ------------------------------------------------------------------------------------------------------- progress
 
 
 class _Watch:

@@ -832,6 +832,12 @@ class Store:
                 {"time": row[1], "kind": row[2], "text": row[3], "data": loads(row[4])} for row in self._all("events")
             ]
 
+    def ended(self) -> bool:
+        """Whether the run came to its end and nobody went on with it since: its generations, its budget, its goal, or
+        whatever its strategy asked for were reached."""
+        told = [event["kind"] for event in self.events() if event["kind"] in ("finished", "resumed", "interrupted")]
+        return told[-1:] == ["finished"]
+
     def tests(self) -> list[dict[str, Json]]:
         """The final trainings, in order: id (of the individual), seed, values, curve, cost, weights (SHA-256), time."""
         with self._snapshot():

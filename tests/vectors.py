@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from evonas.core import Edit, Estimate, Individual, Objective, dumps
 from evonas.marks import MarkBook
 from evonas.strategy import SpeciationSettings
 from evonas.strategy.problem import Problem
+
+LEVELS = 9
+"""Steps of a gene as a token."""
 
 OBJECTIVES = (Objective("f1", cheap=True), Objective("f2"))
 
@@ -29,16 +34,16 @@ class Vector:
 
 @dataclass(frozen=True)
 class Vectors:
-    """A mutation nudges one gene, a crossover is uniform."""
+    """A mutation nudges one gene, a crossover is uniform. As tokens a gene is one of LEVELS equal steps."""
 
-    size: int = 6
+    genes: int = 6
     name: str = "vectors"
 
     def random(self, rng: random.Random, marks: MarkBook) -> Vector:
-        return Vector(tuple(rng.random() for _ in range(self.size)))
+        return Vector(tuple(rng.random() for _ in range(self.genes)))
 
     def mutate(self, genome: Vector, rng: random.Random, marks: MarkBook) -> tuple[Vector, tuple[Edit, ...]]:
-        place, genes = rng.randrange(self.size), list(genome.genes)
+        place, genes = rng.randrange(self.genes), list(genome.genes)
         genes[place] = min(1.0, max(0.0, genes[place] + rng.gauss(0, 0.15)))
         return Vector(tuple(genes)), (Edit("nudge", (place,), args={"to": genes[place]}),)
 
@@ -62,6 +67,30 @@ class Vectors:
 
     def decode(self, genome: Vector) -> Any:
         raise AssertionError("vectors have no network")
+
+    @property
+    def choices(self) -> tuple[tuple[str, ...], ...]:
+        return (tuple(map(str, range(LEVELS))),) * self.genes
+
+    @property
+    def size(self) -> int:
+        return LEVELS**self.genes
+
+    def tokens(self, genome: Vector) -> tuple[int, ...]:
+        return tuple(round(gene * (LEVELS - 1)) for gene in genome.genes)
+
+    def from_tokens(self, tokens: Sequence[int]) -> Vector:
+        return Vector(tuple(token / (LEVELS - 1) for token in tokens))
+
+    def difference(self, parent: Vector, child: Vector) -> tuple[Edit, ...]:
+        changed = [i for i, (a, b) in enumerate(zip(parent.genes, child.genes, strict=True)) if a != b]
+        return tuple(Edit("nudge", (place,), args={"to": child.genes[place]}) for place in changed)
+
+    def all(self) -> Iterator[Vector]:
+        return map(self.from_tokens, product(range(LEVELS), repeat=self.genes))
+
+    def features(self, genome: Vector) -> list[float]:
+        return list(genome.genes)
 
     def summary(self, genome: Vector) -> str:
         return genome.key

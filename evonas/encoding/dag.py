@@ -7,12 +7,14 @@ after Irwin-Harris et al. 2019."""
 from __future__ import annotations
 
 from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from math import log2
 from random import Random
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -214,7 +216,7 @@ class DagSettings(Settings):
     """Layer graphs: acyclic graphs of layers of any depth and branching. New convolutions have the first stride and the
     first dilation of their lists three times out of four, otherwise any."""
 
-    faces: ClassVar[frozenset[str]] = frozenset({"distance", "morphisms"})
+    faces: ClassVar[frozenset[str]] = frozenset({"distance", "features", "morphisms"})
     """What strategies may ask of this encoding beyond making, mutating and mating genomes."""
 
     kind: Literal["dag"] = "dag"
@@ -618,6 +620,21 @@ class DagEncoding:
         recessive = len(genome.layers) - len(genome.live)
         counts = f"{len(words)} layers, {len(genome.live_edges)} edges" + (f", {recessive} recessive" * (recessive > 0))
         return f"{' '.join(words) or 'linear'} | {counts}"
+
+    def features(self, genome: DagGenome) -> list[float]:
+        """What predictors see of the living layers: how many there are of each operation, how many have a norm and how
+        many join edges; edges; depth; log2 of parameters and of FLOPs; mean log2 of channels; mean kernel; halvings
+        of the image."""
+        plan, layers = self.decode(genome), [genome.layer[mark] for mark in genome.live[1:-1]]
+        ops, wide = [layer.op for layer in layers], [log2(layer.channels) for layer in layers if layer.channels]
+        windows = [layer.kernel for layer in layers if layer.kernel > 1]
+        joined = Counter(edge.target for edge in genome.live_edges)
+        return [
+            *(float(ops.count(op)) for op in get_args(LayerOp)),
+            float(sum(layer.norm != "none" for layer in layers)), float(sum(count > 1 for count in joined.values())),
+            float(len(genome.live_edges)), float(plan.depth), log2(1 + plan.params), log2(1 + plan.flops),
+            sum(wide) / max(len(wide), 1), sum(windows) / max(len(windows), 1), sum(log2(one.stride) for one in layers),
+        ]  # fmt: skip
 
     # ----------------------------------------------------------------------------------------- what may be drawn
 

@@ -1,14 +1,17 @@
-"""The estimator that trains nothing: cheap objectives from the plan, or values that the user's own function knows."""
+"""The estimator that trains nothing: cheap objectives from the plan, values that the user's own function knows, or the
+rows of a table."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from evonas import encoding, estimate, imported, objective, task
-from evonas.core import Estimate, Job, Outcome
+from evonas.core import DataError, Estimate, Job, Outcome, RecipeError
 from evonas.estimate import LookupSettings
+from evonas.task import TabularSettings
 
 
 class LookupEstimator:
@@ -32,8 +35,48 @@ class LookupEstimator:
             plan = self._encoding.decode(genome)
             values = objective.cheap_values(plan, self._objectives)
             if self._known is not None:
-                values.update(self._known(genome, plan))
+                values = objective.combined({**values, **self._known(genome, plan)}, self._objectives)
             cost = {"seconds": time.monotonic() - began}
             return Outcome(Estimate(job.id, "ok", values, cost=cost).checked(self._described))
         except (Exception, SystemExit) as error:
             return Outcome(Estimate.failed(job.id, estimate.told(error), {"seconds": time.monotonic() - began}))
+
+
+class TableEstimator:
+    """Rows of a table; the time that an estimate costs is the table's, too.
+
+    `final` reads what the recipe reports of networks after the search. Raises RecipeError, DataError."""
+
+    def __init__(self, recipe: Mapping[str, Any], final: bool = False) -> None:
+        chosen: TabularSettings = estimate.read({"tabular": TabularSettings}, recipe["task"], "task")
+        settings: LookupSettings = estimate.read({"lookup": LookupSettings}, recipe["estimator"], "estimator")
+        if final and not chosen.report:
+            raise RecipeError("the table has nothing to tell of networks after the search: name columns in task.report")
+        solved = task.build(chosen)
+        shape = solved.shape()
+        space = estimate.read(encoding.TABLE, recipe["encoding"], "encoding", encoding.ImportedEncoding)
+        self._encoding = encoding.build(space, shape.input, shape.outputs)
+        self._table = solved.bound(self._encoding)  # type: ignore[attr-defined]
+        self._objectives = () if final else objective.parse(recipe["objectives"])
+        self._described = tuple(map(objective.described, self._objectives))
+        self._section = "report" if final else "metrics"
+        self._names = list(chosen.report) if final else [one.name for one in objective.sources(self._objectives)]
+        self._epochs = self._table.epochs(settings.epochs)
+        self._table.need(self._section, self._names, self._epochs)
+
+    def estimate(self, job: Job) -> Outcome:
+        """The outcome of one job; an architecture that the table lacks is a failed estimate."""
+        try:
+            genome = job.born or self._encoding.from_json(job.genome)
+            table, wanted = self._table, job.fidelity.get("epochs")
+            epochs = self._epochs if wanted is None else table.epochs(wanted)
+            row = table.row(genome)
+            values = table.values(self._section, self._names, row, epochs, job.seed)
+            if lost := [name for name, value in values.items() if not isfinite(value)]:
+                raise DataError(f"the table has no {lost[0]} for {genome.key[:8]}")
+            values = objective.combined(values, self._objectives)
+            cost = {"seconds": table.seconds(row, epochs), **({} if epochs is None else {"epochs": float(epochs)})}
+            cost |= {f"fidelity_{key}": float(of) for key, of in job.fidelity.items()}
+            return Outcome(Estimate(job.id, "ok", values, cost=cost).checked(self._described))
+        except Exception as error:
+            return Outcome(Estimate.failed(job.id, estimate.told(error), {"seconds": 0.0}))

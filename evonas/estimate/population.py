@@ -19,7 +19,7 @@ from evonas.cohort import Cohort, Scores
 from evonas.core import Estimate, Job, Outcome, RecipeError, generator
 from evonas.encoding.population import Population
 from evonas.estimate import FineTune, PopulationSettings
-from evonas.objective import ObjectiveSettings
+from evonas.objective import Measure
 from evonas.phenotype.population import Programs, activate, pack
 from evonas.task.data import Array, Data, Played
 
@@ -203,17 +203,28 @@ class PopulationEstimator:
         columns = {name: np.asarray(column, dtype=np.float64) for name, column in measured.items()}
         for name, size in genomes.sizes().items():
             columns.setdefault(name, size.astype(np.float64))
-        for one in self._objectives:
+        for one in objective.sources(self._objectives):
             if one.name not in columns and one.kind in columns:
                 columns[one.name] = columns[one.kind]
             elif one.name not in columns and objective.is_cheap(one):
                 columns[one.name] = self._of_plans(genomes, one)
             elif one.name not in columns:
                 raise _unmeasured(one.name, list(measured))
+        columns |= self._scalars(columns)
         if self._final:  # a test changes no size: only those that the recipe asks for
             asked = {*measured, *(one.name for one in self._objectives)}
             return {name: column for name, column in columns.items() if name in asked}
         return columns
+
+    def _scalars(self, columns: Mapping[str, Reals]) -> dict[str, Reals]:
+        """The scalar objectives, which their parts are columns of."""
+        scalars = [one for one in self._objectives if one.of]
+        if not scalars:
+            return {}
+        parts = {part.name: columns[part.name].tolist() for one in scalars for part in one.of}
+        rows = [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+        made = [objective.combined(row, scalars) for row in rows]
+        return {one.name: np.array([row[one.name] for row in made], dtype=np.float64) for one in scalars}
 
     def _immense(self, columns: Mapping[str, Reals]) -> dict[int, str]:
         """Who has an objective of a size that sums and products of it would overflow."""
@@ -224,9 +235,10 @@ class PopulationEstimator:
                 wrong[int(at)] = f"objective {one.name!r} is {column[at]:g}, and {IMMENSE:g} is the most"
         return wrong
 
-    def _of_plans(self, genomes: Population, one: ObjectiveSettings) -> Reals:
+    def _of_plans(self, genomes: Population, one: Measure) -> Reals:
         """A size that only a decoded genome tells, one by one."""
-        sizes = [objective.cheap_values(self._encoding.decode(genome), [one])[one.name] for genome in genomes]
+        plans = map(self._encoding.decode, genomes)
+        sizes = [objective.cheap_values(plan, self._objectives)[one.name] for plan in plans]
         return np.array(sizes, dtype=np.float64)
 
 

@@ -58,6 +58,7 @@ def _header(run: Run, row: Row) -> str:
         "classification": "image-classification" if len(shape) == 3 else "tabular-classification",
         "regression": "tabular-regression",
         "control": "reinforcement-learning",
+        "tabular": "image-classification",
     }[kind]
     entries: dict[str, Any] = {
         "library_name": "pytorch",

@@ -74,7 +74,7 @@ class Card:
 def card(store: Store, running: bool) -> Card:
     """A run as a list shows it, from its store alone: a recipe need not be checked to be named."""
     passed, newest, recipe = store.history(), store.latest(), store.recipe
-    done = len(passed) >= recipe["strategy"]["generations"] or newest.get("solved") is not None
+    done = len(passed) >= recipe["strategy"]["generations"] or newest.get("solved") is not None or store.ended()
     return Card(
         name=store.folder.name,
         status="running" if running else "finished" if done else "interrupted",
@@ -611,6 +611,9 @@ def _genes(genome: Json) -> dict[int, dict[str, Json]]:
     if "links" in genome:
         nodes = {mark: {"activation": what, "aggregation": how} for mark, _, _, what, how in genome["nodes"]}
         return nodes | {mark: {"from": a, "to": b, "enabled": on} for mark, a, b, _, on in genome["links"]}
+    if "cells" in genome:
+        edges = [edge for edges in genome["cells"].values() for edge in edges]
+        return {mark: {"op": op, "from": a, "to": b} for mark, a, b, op in edges}
     layers = {
         one["mark"]: {name: value for name, value in one.items() if name != "mark"} for one in genome.get("layers", ())
     }
@@ -624,7 +627,7 @@ def _difference(before: Mapping[str, Json], after: Mapping[str, Json]) -> str:
 
 def _gene_words(gene: Mapping[str, Json]) -> str:
     if "from" in gene:
-        return f"link {gene['from']} → {gene['to']}"
+        return f"{gene.get('op', 'link')} {gene['from']} → {gene['to']}"
     return " ".join(str(gene[name]) for name in ("op", "channels", "activation", "aggregation") if name in gene)
 
 

@@ -47,6 +47,9 @@ class Regularized:
     def ranking(self, state: State) -> list[Individual]:
         """The population from best to worst: by Pareto rank, which with one objective is its value, then crowding, and
         of equals the eldest."""
+        if one := self.problem.scalar:
+            values = {id: one.loss(estimate.values[one.name]) for id, estimate in state.estimates.items()}
+            return sorted(state.population, key=lambda individual: (values[individual.id], individual.id))
         ids = ids_of(state.population)
         rank, crowding = self.problem.order(self.problem.losses_of(state.estimates, ids))
         return [state.population[i] for i in np.lexsort((ids, -crowding, rank)).tolist()]

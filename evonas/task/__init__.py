@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from evonas import imported
 from evonas.core import Count, EvonasError, Quantity, RecipeError, Settings, nearest
@@ -37,6 +39,25 @@ Share = Annotated[
     ),
 ]
 """A part of the rows: a fraction in (0, 1) or a count of rows."""
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<otherwise>[^{}]*))?\}")
+
+
+def _expanded(value: object) -> object:
+    """A path with the environment's variables in their places."""
+    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
+
+
+def _variable(found: re.Match[str]) -> str:
+    name, otherwise = found["name"], found["otherwise"]
+    value = os.environ.get(name) or otherwise
+    if value is None:
+        raise ValueError(f"the environment has no {name}: set it, or write ${{{name}:-the/usual/place}}")
+    return value
+
+
+File = Annotated[Path, BeforeValidator(_expanded)]
+"""A path; `${NAME}` stands for a variable of the environment, `${NAME:-data}` for `data` where there is none."""
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 ImageShape = tuple[Annotated[int, Field(ge=1, le=1024)], Side, Side]
@@ -100,7 +121,7 @@ class FashionMnistSettings(TaskSettings):
     kind: Literal["fashion-mnist"] = "fashion-mnist"
     validation: Share = 0.1
     """Rows kept apart to score networks during the search: a fraction of the training images, or a count."""
-    folder: Path | None = None
+    folder: File | None = None
     """Folder of the four IDX files, plain or .gz. By default $EVONAS_FASHION_MNIST, then where Debian's package
     dataset-fashion-mnist puts them, then the user's cache, into which they are downloaded once (30 MB)."""
 
@@ -111,10 +132,10 @@ class Cifar10Settings(_Sized):
     kind: Literal["cifar-10"] = "cifar-10"
     validation: Share = 0.1
     """Rows kept apart to score networks during the search: a fraction of the training images, or a count."""
-    folder: Path | None = None
+    folder: File | None = None
     """Folder of the official binary version (data_batch_1.bin ...), of its cifar-10-binary.tar.gz or of one .npz. By
     default $EVONAS_CIFAR10, then the user's cache, into which the binary version is downloaded once (170 MB)."""
-    file: Path | None = None
+    file: File | None = None
     """The tar.gz of the binary version, or an .npz of arrays x, y or of JPEG images (header, scan, offsets, labels)."""
 
     @model_validator(mode="after")
@@ -139,7 +160,7 @@ class NpzSettings(_ArraySettings, _Sized):
     """Arrays of a NumPy .npz file; pickled objects in it are refused."""
 
     kind: Literal["npz"] = "npz"
-    file: Path
+    file: File
     """The .npz file."""
     x: str | None = None
     """Name of the samples' array. By default x_train or x."""
@@ -155,13 +176,13 @@ class ArraysSettings(_ArraySettings, _Sized):
     """Arrays of NumPy .npy files, one each for samples and targets; pickled objects in them are refused."""
 
     kind: Literal["arrays"] = "arrays"
-    x: Path
+    x: File
     """The samples' .npy file."""
-    y: Path
+    y: File
     """The targets' .npy file."""
-    x_test: Path | None = None
+    x_test: File | None = None
     """The test samples' .npy file."""
-    y_test: Path | None = None
+    y_test: File | None = None
     """The test targets' .npy file."""
 
     @model_validator(mode="after")
@@ -175,9 +196,9 @@ class CsvSettings(_Sized):
     """A text table of numeric features and one target column."""
 
     kind: Literal["csv"] = "csv"
-    file: Path
+    file: File
     """The table, UTF-8."""
-    test_file: Path | None = None
+    test_file: File | None = None
     """A second table with the same columns, kept as the test set."""
     target: str | int = -1
     """Target column, by name or by position (0 first, -1 last)."""
@@ -197,9 +218,9 @@ class ImageFolderSettings(_Sized):
     """Images in one sub-folder per class, named by the class."""
 
     kind: Literal["image-folder"] = "image-folder"
-    folder: Path
+    folder: File
     """The folder of class folders."""
-    test_folder: Path | None = None
+    test_folder: File | None = None
     """A second folder with the same classes, kept as the test set."""
     size: tuple[Side, Side] | None = None
     """[height, width] to resize every image to (bilinear). By default all images must be of one size."""
@@ -391,6 +412,88 @@ class FitnessSettings(PlaySettings):
     """Keyword arguments of the call."""
 
 
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+class KeySettings(Settings):
+    """How a row of a table says which architecture it is: a number for each choice."""
+
+    column: str | tuple[str, ...]
+    """The column of these numbers: an array (rows, choices) of an .npz, several columns with one choice each, or a
+    column of digits such as 01220."""
+    words: tuple[str, ...] | None = None
+    """What the numbers 0, 1, 2 ... mean, by the names that the encoding gives its choices; the encoding's own order
+    unless given."""
+
+
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class MetricSettings(Settings):
+    """A value of a table's rows; a bare name of a column stands for `{column: NAME}`."""
+
+    column: str | dict[Epochs, str]
+    """The column, or one for each number of epochs after which it was measured: {12: valid_12, 200: valid_200}."""
+    complement: float | None = None
+    """The value is this number less the column: 100 makes an error of an accuracy in per cent."""
+    log10: bool = False
+    """The value is the column's decimal logarithm."""
+    among: str | None = None
+    """Of a matrix (rows, things): the column that names the things ..."""
+    pick: str | None = None
+    """... and the name of the one that is meant."""
+    trial: Literal["random", "mean"] | Annotated[int, Field(ge=0, le=10_000)] = "random"
+    """Of a matrix (rows, trials) without `among`: one drawn for every individual, their mean, or the one with this
+    number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return {"column": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _whole(self) -> MetricSettings:
+        if (self.among is None) != (self.pick is None):
+            raise ValueError("among and pick go together: give the other one, too")
+        if not self.column:
+            raise ValueError("column is empty: name one")
+        return self
+
+    @property
+    def fidelities(self) -> tuple[int, ...]:
+        """The numbers of epochs that have a column of their own."""
+        return () if isinstance(self.column, str) else tuple(sorted(self.column))
+
+
+class CostSettings(Settings):
+    """The simulated clock: what a training would have taken."""
+
+    column: str
+    """Seconds of a training."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """The epochs of that training; one of fewer epochs costs in proportion."""
+
+
+class TabularSettings(Settings):
+    """A table that knows every network's metrics: a benchmark, searched in seconds. Needs estimator lookup."""
+
+    kind: Literal["tabular"] = "tabular"
+    file: File
+    """The table: an .npz of plain arrays, or a .csv with a header."""
+    key: KeySettings
+    """How a genome becomes a row."""
+    metrics: dict[str, MetricSettings] = Field(min_length=1)
+    """What the search sees: values by the objectives' names."""
+    report: dict[str, MetricSettings] = Field(default_factory=dict)
+    """What is told of networks after the search (`evonas test`, `evonas study`) and decides nothing."""
+    cost: CostSettings | None = None
+    """The simulated clock, which `budget.seconds` counts."""
+    input: ImageShape = (3, 32, 32)
+    """[channels, height, width] of the images that the networks were trained on."""
+    outputs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """Their classes."""
+
+
 _ROWS = (
     DigitsSettings, IrisSettings, WineSettings, BreastCancerSettings, DiabetesSettings, FashionMnistSettings,
     Cifar10Settings, NpzSettings, ArraysSettings, CsvSettings, ImageFolderSettings, FunctionSettings,
@@ -399,7 +502,7 @@ _TOYS = (XorSettings, ParitySettings, SpiralsSettings)
 _PLAYED = (SinglePoleSettings, DoublePoleSettings, CartPoleSettings, ControlSettings, FitnessSettings)
 
 TABLE: dict[str, type[Settings]] = {
-    settings.model_fields["kind"].default: settings for settings in (*_ROWS, *_TOYS, *_PLAYED)
+    settings.model_fields["kind"].default: settings for settings in (*_ROWS, *_TOYS, *_PLAYED, TabularSettings)
 }
 """Kind in a recipe -> its settings."""
 
@@ -410,6 +513,10 @@ def build(settings: Settings) -> Task:
     A kind `package.module:object` names the user's own task: it is called with the section's `settings`."""
     if isinstance(settings, PlaySettings):
         return _played(settings)
+    if isinstance(settings, TabularSettings):
+        from evonas.task import benchmark
+
+        return benchmark.task_of(settings)
     if isinstance(settings, ToySettings):
         from evonas.task import toys
 

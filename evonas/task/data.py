@@ -41,7 +41,7 @@ class TaskShape:
 
     input: tuple[int, ...]
     outputs: int
-    kind: Literal["classification", "regression", "control"]
+    kind: Literal["classification", "regression", "control", "tabular"]
     labels: tuple[str, ...] = ()
 
 

@@ -94,7 +94,7 @@ class Crowds(Vectors):
         return Crowd(np.array([genome.genes for genome in genomes]))
 
     def found(self, count: int, seed: int, book: MarkBook) -> Crowd:
-        return Crowd(np.random.default_rng(seed).random((count, self.size)))
+        return Crowd(np.random.default_rng(seed).random((count, self.genes)))
 
     def distances(self, some: Crowd, representatives: Crowd) -> np.ndarray:
         gaps: np.ndarray = np.abs(some.genes[:, None] - representatives.genes[None]).sum(axis=2)
@@ -104,7 +104,7 @@ class Crowds(Vectors):
         self, adults: Crowd, fitter: Any, other: Any, equal: Any, mutated: Any, seed: int, book: MarkBook
     ) -> tuple[Crowd, Mapping[int, tuple[Edit, ...]]]:
         rng = np.random.default_rng(seed)
-        mixed = (other != ALONE)[:, None] & (rng.random((len(fitter), self.size)) < 0.5)
+        mixed = (other != ALONE)[:, None] & (rng.random((len(fitter), self.genes)) < 0.5)
         genes = np.where(mixed, adults.genes[other], adults.genes[fitter])
         nudged = mutated[:, None] & (rng.random(genes.shape) < 0.3)
         genes = np.where(nudged, np.clip(genes + rng.normal(0, 0.15, genes.shape), 0, 1), genes)
