@@ -80,7 +80,8 @@ def growing(folder: Path, made: Made) -> Iterator[int]:
                 state, {**run.statistics(state, list(zip(born, scored, strict=True))), "seconds": 4}
             )
             yield state.generation
-        store.event("finished", "made up")
+        if made.finished is None:
+            store.event("finished", "made up")
 
 
 def _generations(run: Run, made: Made) -> Iterator[tuple[State, list[Individual], list[Estimate]]]:

@@ -22,6 +22,7 @@ from evonas.encoding.decode import decode, group_count
 from evonas.encoding.genes import RANGES, DagGenome, EdgeGene, LayerGene
 from evonas.encoding.plan import Shape, Step
 from evonas.marks import INPUT, OUTPUT
+from evonas.phenotype.network import Thinned
 
 __all__ = ["BLOCKS", "MERGES", "SUPPORTED", "Fault", "Part", "Reading", "Value", "read"]
 
@@ -108,6 +109,13 @@ class _Root(nn.Module):
         return self.module(x)
 
 
+class _Tracer(fx.Tracer):
+    """Follows a module down to torch's own and to convolutions of evonas' networks."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Thinned) or super().is_leaf_module(m, module_qualified_name)
+
+
 class _Shapes(fx.Interpreter):
     """Runs a graph and notes the shape of every tensor in it."""
 
@@ -143,7 +151,7 @@ def read(module: nn.Module, input_shape: Shape) -> Reading:
     x = torch.randn((BATCH, *shape), generator=source, dtype=torch.float64)
     try:
         root = _Root(copy.deepcopy(module)).to("cpu", torch.float64).eval()
-        followed = fx.symbolic_trace(root)
+        followed = fx.GraphModule(root, _Tracer().trace(root))
     except Exception as error:
         cure = "its forward must take one tensor, and not choose its way by the numbers in it"
         raise DataError(f"{name} cannot be followed by torch.fx ({_line(error)}): {cure}") from error
@@ -732,6 +740,7 @@ _ACTIVATIONS: Mapping[type[nn.Module], tuple[str, Mapping[str, Any]]] = {
 
 _MODULES: Mapping[type, Callable[[_Reader, _Call], Value]] = {
     nn.Conv2d: _convolution,
+    Thinned: _convolution,
     nn.Linear: _linear,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,

@@ -233,15 +233,19 @@ class _Work:
         """Searches over tables, in batches that are written down as they come."""
         cells = {self.keys[at]: self.cells[at] for at in due}
         self.plots = [workers.Plot(self.keys[at], self.cells[at].recipe, deque(seeds)) for at, seeds in due.items()]
+        # batches of an arm that fails may all be under way: one of their reasons is told, whichever comes first
+        failed: dict[str, str] = {}
         with closing(workers.finished(self.plots, self.count)) as arriving:
             for one in arriving:
                 cell = cells[one.plot.key]
                 if one.looks is None:
-                    self.failures.append(f"{_called(cell)}: {one.failure}")
+                    told = f"{_called(cell)}: {one.failure}"
+                    failed[one.plot.key] = min(told, failed.get(one.plot.key, told))
                 else:
                     with stop.held():
                         self._record(cell, one.looks)
                 self._tell("done", arm=cell.arm, task=cell.task)
+        self.failures += failed.values()
 
     def _record(self, cell: Cell, looks: Looks) -> None:
         key = self.keys[cell.arm, cell.task]
