@@ -13,18 +13,45 @@ import pytest
 
 from evonas import pareto, strategy
 from evonas.core import Estimate, Individual, Objective, Settings, State, Strategy
-from evonas.encoding import dag
+from evonas.encoding import cell, dag
+from evonas.encoding.cell import CellEncoding, CellSettings
 from evonas.encoding.dag import DagEncoding, DagSettings
 from evonas.strategy import TABLE, DeapSelection, Nsga2Settings, RandomSettings
 from evonas.strategy.problem import Problem, begin
 from tests.vectors import problem, zdt1
 
 SETTINGS = [kind(population=12, generations=8) for kind in TABLE.values()]  # type: ignore[call-arg]
-FLOOR = {"hill_climbing": 0.0, "lemonade": 0.80, "neat": 0.60, "nsga2": 0.60, "random": 0.0, "regularized": 0.75}
-"""Hypervolume below (1.1, 1.1) on ZDT1 after 800 individuals, 40 generations of 20 where nothing else is said; the true
-front's is 0.877. Hill climbing looks at the first objective alone."""
-GENERATIONS = {"lemonade": 98, "regularized": 781}
+FLOOR = {
+    "bayesian": 0.65,
+    "grid": 0.1,
+    "hill_climbing": 0.0,
+    "hyperband": 0.0,
+    "lemonade": 0.80,
+    "local_search": 0.0,
+    "mcts": 0.0,
+    "mu_plus_lambda": 0.0,
+    "neat": 0.60,
+    "nsga2": 0.60,
+    "nsga3": 0.80,
+    "pnas": 0.75,
+    "ppo": 0.0,
+    "q_learning": 0.0,
+    "random": 0.0,
+    "regularized": 0.75,
+    "reinforce": 0.0,
+    "successive_halving": 0.0,
+    "surrogate": 0.45,
+}
+"""Hypervolume below (1.1, 1.1) on ZDT1 after 800 individuals, 40 generations of 20 where nothing else is said; the
+true front's is 0.877. Hill climbing, local search, (mu + lambda) and those that learn from tokens look at the first
+objective alone; PNAS begins from neutral choices that happen to be good here. Bayesian optimisation has 50 individuals,
+the surrogate 80."""
+GENERATIONS = {"bayesian": 31, "surrogate": 61, "lemonade": 98, "local_search": 781, "regularized": 781}
 """Those with smaller generations than their population."""
+SEEDLESS = {"grid"}
+"""Those that draw nothing."""
+UNBRED = {"grid", "mcts", "pnas", "ppo", "q_learning", "random", "reinforce"}
+"""Those whose individuals have no parents."""
 
 Judge = Callable[[Individual], Estimate]
 
@@ -69,9 +96,10 @@ def _continued(settings: Settings) -> State:
     return state
 
 
-def test_seeds_make_different_runs(settings: Settings) -> None:
+def test_seeds_make_different_runs(settings: Any) -> None:
     one, two = (run(strategy.build(settings, problem(seed)), 2) for seed in (1, 2))
-    assert [i.genome for i in one.population] != [i.genome for i in two.population]
+    same = [i.genome for i in one.population] == [i.genome for i in two.population]
+    assert same == (settings.kind in SEEDLESS)
 
 
 def test_ids_are_consecutive_and_births_true(settings: Settings) -> None:
@@ -125,10 +153,14 @@ def test_every_generation_has_species(settings: Settings) -> None:
     assert sorted(members) == [individual.id for individual in state.population]
 
 
-def test_edits_lead_from_the_first_parent_to_the_child(settings: Settings) -> None:
+def test_edits_lead_from_the_first_parent_to_the_child(settings: Any) -> None:
     """What inherits weights replays them, step by step from the first parent's."""
     limits = (Objective("params", cheap=True), Objective("depth", direction="max"))
-    space = DagEncoding(DagSettings(), (1, 8, 8), 10)
+    apply: Any = dag.apply
+    space: Any = DagEncoding(DagSettings(), (1, 8, 8), 10)
+    if "tokens" in getattr(settings, "needs", ()):
+        small = CellSettings.model_validate({"space": "nasbench201", "skeleton": {"channels": 4, "repeats": 1}})
+        space, apply = CellEncoding(small, (1, 8, 8), 10), cell.apply
 
     def sizes(genome: Any) -> dict[str, float]:
         plan = space.decode(genome)
@@ -146,9 +178,9 @@ def test_edits_lead_from_the_first_parent_to_the_child(settings: Settings) -> No
         for child in born:
             if child.parents:
                 replayed += 1
-                assert reduce(dag.apply, child.edits, genomes[child.parents[0]]) == child.genome
+                assert reduce(apply, child.edits, genomes[child.parents[0]]) == child.genome
         state = search.tell(asked, [(individual, judge(individual)) for individual in born])
-    assert replayed or settings == RandomSettings(population=12, generations=8)
+    assert replayed or settings.kind in UNBRED
 
 
 @pytest.mark.parametrize("kind", TABLE)

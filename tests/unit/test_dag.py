@@ -578,3 +578,15 @@ def test_the_key_hashes_the_content() -> None:
     assert chain(CONV).key == chain(CONV).key == "2a896a383b4c71c5d16f5418568e59fa"
     assert chain({**CONV, "kernel": 5}).key != chain(CONV).key
     assert replace(chain(CONV), edges=chain(CONV).edges).key == chain(CONV).key
+
+
+def test_features_count_what_lives() -> None:
+    space = DagEncoding(DagSettings(), (1, 8, 8), 10)
+    one = space.features(chain(CONV))
+    two = space.features(chain(CONV, {**CONV, "channels": 32, "stride": 2, "norm": "batch"}))
+    assert len(one) == len(two) and one[0] == 1 and two[0] == 2, "the first feature counts convolutions"
+    plan = space.decode(chain(CONV))
+    assert 2 ** one[-5] == pytest.approx(1 + plan.params) and 2 ** one[-4] == pytest.approx(1 + plan.flops)
+    # channels 8 and 32 on average 16; both kernels are 3; the second layer halves the image
+    assert (one[-3], one[-2], one[-1]) == (3, 3, 0) and (two[-3], two[-2], two[-1]) == (4, 3, 1)
+    assert all(value == value for value in space.features(chain())), "a genome without layers has features, too"

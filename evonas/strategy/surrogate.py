@@ -1,0 +1,161 @@
+"""Surrogate-assisted search: of many children a predictor says which promise most, and those alone are estimated.
+
+Expected improvement by Jones et al. 1998, of the hypervolume by Emmerich et al. 2006. Children of the best as
+candidates, as in evolution, keep to where the predictor knows something. Cheap objectives are known exactly and need
+no prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evonas import pareto
+from evonas.core import Estimate, Genome, Individual, State, generator
+from evonas.strategy import SurrogateSettings
+from evonas.strategy.prediction import (
+    ByProcess,
+    ByRidge,
+    Features,
+    Model,
+    Reals,
+    Shapes,
+    exclusive,
+    improved,
+    normal_scores,
+    promising,
+)
+from evonas.strategy.problem import Problem
+from evonas.strategy.proposals import Past, begun, numbered, proposed, remembered
+
+REFERENCE = 1.1
+"""The hypervolume's reference on every axis, where what counts of those seen spans 0 to 1."""
+
+LOOKS = 16
+"""Quantiles of a prediction over which the gain of hypervolume is averaged."""
+
+DOUBT = 0.5
+"""What a predicted deviation counts for there. With the whole of it the search wanders: on NAS-Bench-201 (error and
+parameters) it had .943 of the hypervolume after 100 estimates, with a half .952, with 15 % .945 (60 seeds)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """Scales objectives to 0 and 1 at two ends; axes over orders of magnitude are logarithmic from `floor` up."""
+
+    floor: Reals
+    low: Reals
+    span: Reals
+
+    @staticmethod
+    def between(low: Reals, high: Reals) -> Axes:
+        """By the least and the most of each objective, (m,)."""
+        floor = np.where((low > 0) & (high > pareto.WIDE * low), low / pareto.WIDE, -np.inf)
+        low, high = _scaled(low, floor), _scaled(high, floor)
+        return Axes(floor, low, np.where(high > low, high - low, np.maximum(np.abs(low), 1e-9)))
+
+    def unit(self, losses: Reals) -> Reals:
+        """The scaled losses, (..., m)."""
+        return np.asarray((_scaled(losses, self.floor) - self.low) / self.span)
+
+
+def _scaled(losses: Reals, floor: Reals) -> Reals:
+    logarithmic = np.isfinite(floor)
+    return np.where(logarithmic, np.log(np.maximum(losses, np.where(logarithmic, floor, 1.0))), losses)
+
+
+class Spread:
+    """The gain of hypervolume that may be expected of each of a pool. What breaks a constraint gains nothing; while all
+    have broken one, the least breaker is worth most.
+
+    Scores are losses, their logarithms where all seen are positive."""
+
+    def __init__(self, problem: Problem, past: Past, pool: Sequence[Genome], rng: np.random.Generator) -> None:
+        self._problem, self._known = problem, known(problem, pool)
+        cheap = np.array([one.cheap for one in problem.objectives])
+        self._dear = np.flatnonzero(~cheap)
+        self._logs: NDArray[np.bool_] = np.all(past.losses[:, self._dear] > 0, axis=0)
+        self.scores = _logs(past.losses[:, self._dear], self._logs)
+        self._front = past.losses[(past.rank == 0) & (problem.violations(past.losses) == 0)]
+        # cheap objectives up to the most that was seen: a front of small networks is to grow to larger ones, too
+        most = np.where(cheap, past.losses.max(axis=0), self._front.max(axis=0, initial=-np.inf))
+        self._axes = Axes.between(past.losses.min(axis=0), most)
+        quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / LOOKS) for i in range(LOOKS)])
+        # each predicted objective's in an order of its own
+        self._quantiles = np.array([rng.permutation(quantiles) for _ in self._dear]).reshape(-1, LOOKS).T
+
+    def _losses(self, scores: Reals) -> Reals:
+        """The pool's losses, those predicted by their scores, (..., k, e) -> (..., k, objectives)."""
+        losses = np.broadcast_to(self._known, (*scores.shape[:-1], self._known.shape[1])).copy()
+        losses[..., self._dear] = np.where(self._logs, np.exp(np.minimum(scores, 700.0)), scores)
+        return losses
+
+    def gain(self, mean: Reals, deviation: Reals, chosen: Sequence[int]) -> Reals:
+        """By means and deviations of scores, (k, e) each -> (k,); those chosen before count as they are expected."""
+        expected = self._losses(mean)
+        if not len(self._front):
+            return -self._problem.violations(expected)
+        front = self._axes.unit(np.concatenate([self._front, expected[list(chosen)]]))
+        looks = self._losses(mean + DOUBT * deviation * self._quantiles[:, None]).reshape(-1, front.shape[1])
+        gains = exclusive(self._axes.unit(looks), front, np.full(front.shape[1], REFERENCE))
+        gains[self._problem.violations(looks) > 0] = 0.0
+        return np.asarray(gains.reshape(LOOKS, -1).mean(axis=0))
+
+
+def _logs(losses: Reals, where: NDArray[np.bool_]) -> Reals:
+    return np.where(where, np.log(np.where(where, losses, 1.0)), losses)
+
+
+def known(problem: Problem, pool: Sequence[Genome]) -> Reals:
+    """Losses of genomes, (k, objectives), 0 where they take training; infinite where they are no numbers."""
+    rows = [problem.cheap(genome) for genome in pool]
+    columns = [[one.loss(row[one.name]) if one.cheap else 0.0 for one in problem.objectives] for row in rows]
+    return np.nan_to_num(np.array(columns, dtype=np.float64), nan=np.inf, posinf=np.inf, neginf=np.inf)
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Everyone estimated is learnt from. With one objective the normal score of its rank is predicted, with several
+    each objective that is not cheap; of positive ones the logarithm."""
+
+    problem: Problem
+    settings: SurrogateSettings
+
+    @cached_property
+    def _features(self) -> Features:
+        return Features(self.problem.encoding)
+
+    @cached_property
+    def _shapes(self) -> Shapes:
+        return Shapes()
+
+    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]:
+        """The first population, or the most promising of mutations of the best and of random genomes."""
+        given = self.settings
+        if not state.population:
+            return begun(self.problem, state, given.population)
+        book, past = state.marks.open(), Past.of(self.problem, state)
+        pool = proposed(self.problem, given, state, past, book)
+        chosen = self._promising(state, past, [one.genome for one in pool], min(given.offspring, len(pool)))
+        return numbered(state, [pool[i] for i in chosen], book)
+
+    def _promising(self, state: State, past: Past, pool: Sequence[Genome], count: int) -> list[int]:
+        model = self._model([one.genome for one in past.members], pool)
+        if len(self.problem.objectives) == 1:
+            scores = normal_scores(past.rank)[:, None]
+            return promising(model, scores, improved(scores), count)
+        spread = Spread(self.problem, past, pool, generator(self.problem.seed, "looks", state.generation))
+        return promising(model, spread.scores, spread.gain, count)
+
+    def _model(self, known: Sequence[Genome], pool: Sequence[Genome]) -> Model:
+        if self.settings.predictor == "ridge":
+            return ByRidge(self._features.of(known), self._features.of(pool), self.settings.ridge)
+        return ByProcess(self._features.apart, known, pool, self._shapes)
+
+    def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
+        """Everyone is kept to learn from."""
+        return remembered(self.problem, state, scored)
