@@ -103,10 +103,10 @@ def evolve(encoding: Encoding, steps: int, marks: MarkBook | None = None) -> lis
 
 
 def test_ten_thousand_mutations_stay_valid_and_become_networks(encoding: Encoding) -> None:
-    """720 for each of 26 spaces; every one is checked and decoded, one in 24 goes forward and backward."""
+    """480 for each of 36 spaces; every one is checked and decoded, one in 24 goes forward and backward."""
     shape = encoding.input_shape  # type: ignore[attr-defined]
     trained = 0
-    for i, genome in enumerate(evolve(encoding, 720)):
+    for i, genome in enumerate(evolve(encoding, 480)):
         encoding.check(genome)
         plan = encoding.decode(genome)
         assert plan.steps[0].shape == shape and plan.steps[-1].shape == (OUTPUTS,)
@@ -118,7 +118,7 @@ def test_ten_thousand_mutations_stay_valid_and_become_networks(encoding: Encodin
             gradients = [parameter.grad for parameter in network.parameters() if parameter.requires_grad]
             assert gradients and all(g is not None and g.isfinite().all() for g in gradients)
             trained += 1
-    assert trained >= 20
+    assert trained >= 12
 
 
 def test_json_round_trip(encoding: Encoding) -> None:

@@ -35,6 +35,7 @@ def test_a_classic_is_solved_in_time(tmp_path: Path, name: str, seeds: int, most
     assert fmean(evaluations(name, seed, tmp_path) for seed in range(seeds)) <= most
 
 
+@pytest.mark.slow
 def test_poles_are_balanced_without_velocities_and_from_other_starts(tmp_path: Path) -> None:
     seeds = range(6)
     assert fmean(evaluations("double-pole-no-velocity", seed, tmp_path) for seed in seeds) <= 33_184
@@ -45,6 +46,7 @@ def test_poles_are_balanced_without_velocities_and_from_other_starts(tmp_path: P
         assert found is not None and found.values["generalises"] >= 250 and found.values["balanced"] == 100_000
 
 
+@pytest.mark.slow
 def test_two_objectives_give_a_front(tmp_path: Path) -> None:
     """NEAT's genomes under NSGA-II: accuracy on wines against links, from few links on."""
     run = evonas.start(

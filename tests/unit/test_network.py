@@ -148,6 +148,7 @@ def test_biases_start_at_0_and_norms_at_1() -> None:
 # ----------------------------------------------------------------------------------------------------- interpretation
 
 
+@pytest.mark.slow
 def test_tensors_are_dropped_as_soon_as_no_later_step_needs_them() -> None:
     network = build(decode(chain(*[CONV] * 6), (3, 8, 8), 10), seed=0).eval()
     alive: list[int] = []

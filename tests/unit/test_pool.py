@@ -343,6 +343,7 @@ def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_killed_driver(driver: subprocess.Popen[str]) -> None:
     found = workers_of(driver)
     driver.kill()

@@ -240,6 +240,7 @@ def test_what_was_saved_is_told(run: evonas.Run) -> None:
     assert f"{saved.pruned} trainings were ended early, which saved {saved.epochs:g} epochs" in told
 
 
+@pytest.mark.slow
 def test_another_pool_ends_the_same_ones(run: evonas.Run, tmp_path: Path) -> None:
     other = evonas.start({**RUN, "pool": {"kind": "processes", "workers": 2}}, name="two", runs=tmp_path)
     assert [(one.id, one.status, one.reason, one.curve) for one in other.store.estimates().values()] == [

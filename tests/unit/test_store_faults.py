@@ -129,6 +129,7 @@ def exit_at(n: int) -> None:
 # ------------------------------------------------------------------------------------------------------------ kills
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_write_sync_rename_and_commit_loses_nothing(tmp_path: Path) -> None:
     state = search(tmp_path / "calm", generations=1)
     expected = digest(tmp_path / "calm")
@@ -156,6 +157,7 @@ def test_a_kill_at_every_write_sync_rename_and_commit_loses_nothing(tmp_path: Pa
     assert n > 40, "the hook no longer sees the writes"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_killed_at_every_point_still_ends_the_same(tmp_path: Path, calm: tuple[State, str]) -> None:
     start = tmp_path / "start"
     search(start, generations=2)
@@ -185,6 +187,7 @@ def reopened(folder: Path) -> Store:
         return Store.open(folder, write=True)
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_no_commit(tmp_path: Path) -> None:
     calm = tmp_path / "calm"
     state = search(calm, generations=30)

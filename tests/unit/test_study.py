@@ -311,6 +311,7 @@ def test_a_killed_study_goes_on_to_what_an_uninterrupted_one_gives(file: Path, t
     assert content(resumed) == content(done(data, tmp_path / "calm"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_so(file: Path, tmp_path: Path) -> None:
     data = plan(file, seeds=4000)
     path = tmp_path / "small.yaml"
@@ -533,6 +534,7 @@ def test_random_search_in_closed_form_by_enumeration() -> None:
         assert deviation[0] == pytest.approx(np.std(reached))
 
 
+@pytest.mark.slow
 def test_random_search_lies_within_three_standard_errors_of_its_closed_form(file: Path, tmp_path: Path) -> None:
     found = done(plan(file, seeds=400, arms={"random": RANDOM}), tmp_path)
     exact = [one for one in found.summaries() if one.arm == statistics.EXACT]
