@@ -325,3 +325,25 @@ def test_bettering_as_a_slow_search_finds_it() -> None:
             if top and not any((losses[j] <= losses[i]).all() for j in before):
                 slow.append(i)
         assert list(bettering(losses, fidelity, allowed)) == slow
+
+
+@pytest.mark.parametrize(("dataset", "valid", "test"), [("cifar10", 39.77, 54.30), ("cifar100", 15.03, 15.61)])
+def test_the_cell_that_darts_collapses_to_looks_up_as_published(
+    shared_data: Path, dataset: str, valid: float, test: float
+) -> None:
+    """Only skips: what DARTS and ENAS end with on NAS-Bench-201 (Dong and Yang 2020)."""
+    section = {
+        "kind": "tabular",
+        "file": str(shared_data / "nasbench201" / "nasbench201.npz"),
+        "key": {"column": "ops", "words": ["none", "skip", "conv_1x1", "conv_3x3", "avg_pool_3x3"]},
+        "metrics": {"accuracy": {"column": f"{dataset}_valid_200"}},
+        "report": {"test": f"{dataset}_test_200"},
+    }
+    recipe = {
+        "task": section, "encoding": {"kind": "cell", "space": "nasbench201"}, "objectives": ["accuracy"],
+        "strategy": {"kind": "random", "generations": 1}, "estimator": {"kind": "lookup"},
+    }  # fmt: skip
+    found = Simulator(recipes.read(recipe))
+    row = found.table.row(found.space.from_tokens([1] * 6))
+    seen = found.table.values("metrics", ["accuracy"], row, found.table.epochs(None), 0)["accuracy"]
+    assert round(seen, 2) == valid and round(float(found.report("test")[row]), 2) == test
