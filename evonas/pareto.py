@@ -18,6 +18,18 @@ Losses = NDArray[np.float64]
 """(individuals, objectives), minimised, finite."""
 
 
+def floors(low: Losses, high: Losses) -> Losses:
+    """From where on axes are logarithmic, (m,): below their least positive value, where that and the most lie WIDE
+    apart; -inf on linear ones."""
+    return np.where((low > 0) & (high > WIDE * low), low / WIDE, -np.inf)
+
+
+def scaled(losses: Losses, floor: Losses) -> Losses:
+    """Values on axes that are linear or, from their floor up, logarithmic, (..., m), (m,) -> (..., m)."""
+    logarithmic = np.isfinite(floor)
+    return np.where(logarithmic, np.log(np.maximum(losses, np.where(logarithmic, floor, 1.0))), losses)
+
+
 def _finite(losses: Any) -> Losses:
     array = np.atleast_2d(np.asarray(losses, dtype=np.float64))
     if not np.isfinite(array).all():

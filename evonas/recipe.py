@@ -145,17 +145,17 @@ def read(source: str | Path | Mapping[str, Json], overrides: Mapping[str, str] =
 
 def from_json(data: Mapping[str, Json]) -> Recipe:
     """A resolved recipe, as a run folder keeps it."""
-    return _checked(_Draft("the run's recipe", dict(data)))
+    return _checked(Draft("the run's recipe", dict(data)))
 
 
 def override(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     """The recipe with some values changed, given as YAML text by dotted path. Raises InvalidRecipe."""
-    return _checked(_overridden(_Draft("recipe", recipe.model_dump(mode="json")), overrides))
+    return _checked(_overridden(Draft("recipe", recipe.model_dump(mode="json")), overrides))
 
 
 @dataclass(frozen=True)
-class _Draft:
-    """A recipe before it is checked: its values, where each was written, and what was wrong with single ones."""
+class Draft:
+    """A recipe or a study before it is checked: its values, where each was written, and what single ones have wrong."""
 
     label: str
     data: Mapping[str, Json]
@@ -177,6 +177,11 @@ class _Draft:
         """Sorting key: in the order of the file, overrides last."""
         return self._overridden(mistake), self._line(mistake)
 
+    def refuse(self, wrong: Sequence[Mistake]) -> None:
+        """Raises InvalidRecipe with every mistake there is, in the order of the file, each told once."""
+        if wrong:
+            raise InvalidRecipe(list(dict.fromkeys(map(self.told, sorted(wrong, key=self.order)))))
+
     def _overridden(self, mistake: Mistake) -> bool:
         return any(mistake.place[: len(one)] == one for one in self.overridden)
 
@@ -186,27 +191,32 @@ class _Draft:
         return mistake.line or next((self.lines[place] for place in places if place in self.lines), 0)
 
 
-def _draft(source: str | Path | Mapping[str, Json]) -> _Draft:
+def _draft(source: str | Path | Mapping[str, Json]) -> Draft:
     if isinstance(source, Mapping):
-        return _Draft("recipe", dict(source))
+        return Draft("recipe", dict(source))
     if isinstance(source, str) and ("\n" in source or ": " in source or source.lstrip().startswith("{")):
         return _parsed("recipe", source)
     path = Path(source)
-    draft = _parsed(str(path), _text(path))
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "run"
-    return replace(draft, data={"name": stem[:64], **draft.data}, folder=path.resolve().parent)
+    return named_after(path, "name", "run", _parsed(str(path), text_of(path, "recipe", _nearby)))
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path, what: str, nearby: Callable[[Path], str]) -> str:
+    """The text of a recipe's or a study's file. Raises RecipeError; `nearby` says what to take where there is none."""
     try:
         with path.open("rb") as file:
             return file.read(yaml.MAX_BYTES + 1).decode("utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"no recipe {spelled((str(path),))}: {_nearby(path)}") from None
+        raise RecipeError(f"no {what} {spelled((str(path),))}: {nearby(path)}") from None
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}): save the recipe as UTF-8") from None
+        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}): save the {what} as UTF-8") from None
     except OSError as error:
-        raise RecipeError(f"cannot read the recipe {path}: {error.strerror or error}") from None
+        raise RecipeError(f"cannot read the {what} {path}: {error.strerror or error}") from None
+
+
+def named_after(path: Path, key: str, fallback: str, draft: Draft) -> Draft:
+    """A file's draft with the file's name under `key`, unless it says one, and the folder that paths are taken from."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or fallback
+    return replace(draft, data={key: stem[:64], **draft.data}, folder=path.resolve().parent)
 
 
 def _nearby(path: Path) -> str:
@@ -218,22 +228,28 @@ def _nearby(path: Path) -> str:
     return nearest(str(path), list(dict.fromkeys(found))[:20])
 
 
-def _parsed(label: str, text: str) -> _Draft:
+def _parsed(label: str, text: str) -> Draft:
+    draft = parsed(label, text, "recipe", "write a recipe, or let evonas init write one")
+    # a section without entries is one whose entries are all commented out
+    data = {key: value for key, value in draft.data.items() if value is not None or (key,) not in draft.lines}
+    return replace(draft, data=data)
+
+
+def parsed(label: str, text: str, what: str, cure: str) -> Draft:
+    """The draft in a YAML text. Raises InvalidRecipe for what is no YAML, or no mapping."""
     try:
         document = yaml.parse(text)
     except yaml.YamlSyntaxError as error:
         raise InvalidRecipe([f"{label}:{error.line}:{error.column}: not valid YAML: {error}"]) from None
     if document.data is None:
-        raise InvalidRecipe([f"{label}: empty: write a recipe, or let evonas init write one"])
+        raise InvalidRecipe([f"{label}: empty: {cure}"])
     if not isinstance(document.data, dict):
-        raise InvalidRecipe([f"{label}:1: {show(document.data)} is not allowed: a recipe is lines of key: value"])
+        raise InvalidRecipe([f"{label}:1: {show(document.data)} is not allowed: a {what} is lines of key: value"])
     flaws = tuple(Mistake(flaw.place, flaw.text, flaw.line) for flaw in document.flaws)
-    # a section without entries is one whose entries are all commented out
-    data = {key: value for key, value in document.data.items() if value is not None or (key,) not in document.lines}
-    return _Draft(label, data, document.lines, wrong=flaws)
+    return Draft(label, document.data, document.lines, wrong=flaws)
 
 
-def _overridden(draft: _Draft, overrides: Mapping[str, str]) -> _Draft:
+def _overridden(draft: Draft, overrides: Mapping[str, str]) -> Draft:
     data, wrong = dict(draft.data), list(draft.wrong)
     places = []
     for path, text in overrides.items():
@@ -295,11 +311,11 @@ def _convertible(section: dict[str, Json], place: Place, kind: Json) -> dict[str
 # --------------------------------------------------------------------------------------------------------- checking
 
 
-def _checked(draft: _Draft) -> Recipe:
+def _checked(draft: Draft) -> Recipe:
     _refuse_newer(draft)
     recipe, wrong = examined(draft.data, draft.folder, draft.wrong)
-    if wrong or recipe is None:
-        raise InvalidRecipe([draft.told(mistake) for mistake in sorted(wrong, key=draft.order)])
+    draft.refuse(wrong)
+    assert recipe is not None, "only a draft with mistakes has no sound part"
     return recipe
 
 
@@ -320,7 +336,7 @@ def examined(
     return recipe, wrong
 
 
-def _refuse_newer(draft: _Draft) -> None:
+def _refuse_newer(draft: Draft) -> None:
     version = draft.data.get("version", VERSION)
     if isinstance(version, int) and version > VERSION:
         mistake = Mistake(

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from evonas import yaml
+from evonas import files, yaml
 from evonas.cohort import (
     STATUSES,
     Cohort,
@@ -424,9 +424,9 @@ class Store:
             with suppress(sqlite3.OperationalError):  # a reader is connected: the log stays, empty
                 self._db.execute("PRAGMA busy_timeout=0")
                 self._db.execute("PRAGMA journal_mode=DELETE")
-            _sync(self.folder / "run.sqlite")
-            _sync(self.folder / "tip")
-            _sync(self.folder)
+            files.sync(self.folder / "run.sqlite")
+            files.sync(self.folder / "tip")
+            files.sync(self.folder)
         except (sqlite3.Error, OSError) as error:
             warnings.warn(
                 f"{self.folder}: the log could not be moved into run.sqlite ({error}); it holds every commit, keep "
@@ -634,18 +634,18 @@ class Store:
             self._put_meta("recipe.yaml", {"sha256": _sha256(text), "before": before})
         self._read_meta()
         with _guarded(self.folder, "writing"):
-            _write(self.folder / "recipe.yaml", text)
-            _sync(self.folder)
+            files.put(self.folder / "recipe.yaml", text)
+            files.sync(self.folder)
 
     def collect(self, keep: Collection[str]) -> int:
         """Deletes the weights files that are not in `keep`; returns how many bytes that freed."""
         freed = 0
         with _guarded(self.folder, "deleting weights in"), os.scandir(self.folder / "weights") as entries:
-            files = {entry.name.removesuffix(".safetensors"): entry for entry in entries}
-            dead = [entry for sha, entry in files.items() if _SHA.fullmatch(sha) and sha not in keep]
+            there = {entry.name.removesuffix(".safetensors"): entry for entry in entries}
+            dead = [entry for sha, entry in there.items() if _SHA.fullmatch(sha) and sha not in keep]
             if dead and _log_size(self.folder):
                 # durable first: a power cut must not bring back a state whose children would inherit what is gone
-                _sync(self.folder / "run.sqlite-wal")
+                files.sync(self.folder / "run.sqlite-wal")
             for entry in dead:
                 freed += entry.stat().st_size
                 os.unlink(entry.path)
@@ -1160,8 +1160,8 @@ class Store:
         if hashes:
             with _guarded(self.folder, "writing"):
                 for content, sha in hashes.items():
-                    _write(self._weights_path(sha), content)
-                _sync(self.folder / "weights")
+                    files.put(self._weights_path(sha), content)
+                files.sync(self.folder / "weights")
         return hashes
 
 
@@ -1263,8 +1263,8 @@ def _plain(text: str) -> str:
 def _make(folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json]) -> None:
     """Fills a new folder; the rename of `run.sqlite` into place makes it a run."""
     text = _recipe_text(recipe)
-    _write(folder / "recipe.yaml", text)
-    _write(folder / "tip", _tip_text(0))
+    files.put(folder / "recipe.yaml", text)
+    files.put(folder / "tip", _tip_text(0))
     meta = {
         "format": {"format": FORMAT, "since": SINCE},
         "recipe": dict(recipe),
@@ -1285,10 +1285,10 @@ def _make(folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json]) -
         row = _ledger_row(_Ledger())
         db.execute("INSERT INTO ledger VALUES (?, ?, ?)", (row[0], _stamp("ledger", row), row[1]))
         db.execute("COMMIT")
-    _sync(unfinished)
+    files.sync(unfinished)
     os.replace(unfinished, folder / "run.sqlite")
-    _sync(folder)
-    _sync(folder.parent)
+    files.sync(folder)
+    files.sync(folder.parent)
 
 
 def _connect(folder: Path, mode: str) -> sqlite3.Connection:
@@ -1420,33 +1420,6 @@ def _recipe_text(recipe: Mapping[str, Json]) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """A file that is either whole and durable under its name, or not there; the folder is the caller's to sync."""
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(file, view) :]
-            os.fsync(file)
-        finally:
-            os.close(file)
-        os.replace(unfinished, path)
-    except OSError:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 # ----------------------------------------------------------------------------------------------- what went wrong

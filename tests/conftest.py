@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from evonas import cli
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -19,6 +23,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data sets at {folder}: set EVONAS_DATA to their folder")
     return folder
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs a command line and gives its exit code, stdout and stderr."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.delenv("EVONAS_RUNS", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = cli.call([str(one) for one in arguments])
+        return code, *capfd.readouterr()
+
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evonas.core import State
 from evonas.strategy import ControllerSettings
-from evonas.strategy.lessons import Lesson, Record
+from evonas.strategy.lessons import Lesson, Record, Taught, Tokens
+from evonas.strategy.problem import Problem
 
 Values = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class Policy(Protocol):
@@ -20,8 +24,8 @@ class Policy(Protocol):
     fixed, and `entropy` times the mean entropy; `logs` are logarithms of the choices' probabilities, (n, places)."""
 
     def draw(self, rng: Random) -> tuple[int, ...]: ...
-    def logs(self, tokens: NDArray[np.int64]) -> Values: ...
-    def ascend(self, tokens: NDArray[np.int64], weigh: Callable[[Values], Values], entropy: float) -> None: ...
+    def logs(self, tokens: Ints) -> Values: ...
+    def ascend(self, tokens: Ints, weigh: Callable[[Values], Values], entropy: float) -> None: ...
 
 
 class Table:
@@ -47,12 +51,12 @@ class Table:
             self._edges = [row[: n - 1] for row, n in zip(self.shares.cumsum(axis=1).tolist(), self.sizes, strict=True)]
         return tuple([sum(map(rng.random().__ge__, edges)) for edges in self._edges])
 
-    def logs(self, tokens: NDArray[np.int64]) -> Values:
+    def logs(self, tokens: Ints) -> Values:
         """Logarithms of the probabilities of choices, (n, places) -> (n, places)."""
         found: Values = np.log(self.shares[np.arange(len(self.sizes)), tokens])
         return found
 
-    def ascend(self, tokens: NDArray[np.int64], weigh: Callable[[Values], Values], entropy: float) -> None:
+    def ascend(self, tokens: Ints, weigh: Callable[[Values], Values], entropy: float) -> None:
         """d log p(a) / d logit(k) = [a = k] - p(k), and d H / d logit(k) = -p(k) (log p(k) + H)."""
         weights = weigh(self.logs(tokens))
         slope = -self.shares * weights.sum(axis=0)[:, None]
@@ -94,3 +98,32 @@ class Baseline:
         above = rewards - self.value
         self.value = self.decay * self.value + (1 - self.decay) * float(rewards.mean())
         return above[:, None]
+
+
+class Student(ABC):
+    """A controller and the baseline of its rewards; how it climbs is the strategy's."""
+
+    def __init__(self, problem: Problem, settings: ControllerSettings) -> None:
+        space: Any = problem.encoding
+        self.settings, self.baseline = settings, Baseline(settings.decay)
+        self.policy = policy(settings, space.choices, problem.seed)
+
+    @abstractmethod
+    def climb(self, tokens: Ints, advantages: Values) -> None:
+        """Moves the controller towards draws (n, places) of positive advantage (n, 1), a share of the mean each."""
+
+    def learn(self, generation: int, lessons: Sequence[Lesson], record: Record) -> None:
+        """What one generation teaches."""
+        advantages = self.baseline.advantages(lessons, record) / len(lessons)
+        self.climb(np.array([lesson.tokens for lesson in lessons]), advantages)
+
+
+Studying = TypeVar("Studying", bound=Student)
+
+
+class Controlled(Taught[Studying]):
+    """A strategy whose genomes a controller draws."""
+
+    def source(self, model: Studying, record: Record, state: State) -> Callable[[Random], Tokens]:
+        """Draws of the controller."""
+        return model.policy.draw

@@ -38,25 +38,19 @@ class Density:
     @staticmethod
     def of(points: Reals) -> Density:
         low, high = points.min(axis=0), points.max(axis=0)
-        wide = (low > 0) & (high > pareto.WIDE * low)
-        floor = np.where(wide, low / pareto.WIDE, -np.inf)
-        scaled = _scaled(points, floor)
+        floor = pareto.floors(low, high)
+        scaled = pareto.scaled(points, floor)
         axes = np.flatnonzero(np.ptp(scaled, axis=0) > 1e-12 * np.abs(scaled).max(axis=0))
         width = scaled[:, axes].std(axis=0, ddof=1) if len(axes) else np.ones(0)
         return Density(scaled[:, axes], floor, axes, width * len(points) ** (-1 / (len(axes) + 4)))
 
     def log(self, rows: Reals) -> Reals:
         """The logarithm of the density up to a constant, (k, d) -> (k,): far away the density itself is 0 in floats."""
-        scaled = _scaled(rows, self.floor)[:, self.axes]
+        scaled = pareto.scaled(rows, self.floor)[:, self.axes]
         apart = np.clip((scaled[:, None] - self.points) / self.width, -1e100, 1e100)
         squares = (apart**2).sum(axis=2)
         near = squares.min(axis=1)
         return np.asarray(np.log(np.exp((near[:, None] - squares) / 2).sum(axis=1)) - near / 2, dtype=np.float64)
-
-
-def _scaled(rows: Reals, floor: Reals) -> Reals:
-    logarithmic = np.isfinite(floor)
-    return np.where(logarithmic, np.log(np.maximum(rows, np.where(logarithmic, floor, 1.0))), rows)
 
 
 def accepted(rarity: Reals, count: int, rng: np.random.Generator) -> Ints:

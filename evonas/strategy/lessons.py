@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, takewhile
 from random import Random
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
@@ -87,6 +90,36 @@ class Learner(Generic[Learning]):
             self._model.learn(generation, lessons, self._record)
         self._known = key
         return self._model, self._record
+
+
+@dataclass(frozen=True)
+class Taught(ABC, Generic[Learning]):
+    """A strategy that draws genomes from a model of everything estimated. The reward is the rank by the first objective
+    among all that was seen; the population is everyone who lives."""
+
+    problem: Problem
+    settings: LearningSettings
+
+    @abstractmethod
+    def untaught(self) -> Learning:
+        """A model that has learnt nothing yet."""
+
+    @abstractmethod
+    def source(self, model: Learning, record: Record, state: State) -> Callable[[Random], Tokens]:
+        """What draws the genomes of a generation from a model, which stays as it is."""
+
+    @cached_property
+    def _learner(self) -> Learner[Learning]:
+        return Learner(self.problem, self.untaught)
+
+    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]:
+        """`population` genomes drawn from the model."""
+        model, record = self._learner.of(state)
+        return conceived(self.problem, self.settings, state, self.source(model, record, state), record)
+
+    def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
+        """Everyone is kept to learn from."""
+        return remembered(self.problem, state, scored)
 
 
 def taught(problem: Problem, state: State, since: int = 0) -> list[tuple[int, list[Lesson]]]:

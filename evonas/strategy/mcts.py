@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from random import Random
 from typing import Any
 
-from evonas.core import Estimate, Individual, State
+from evonas.core import State
 from evonas.strategy import MctsSettings
-from evonas.strategy.lessons import Learner, Lesson, Record, Tokens, conceived, remembered
-from evonas.strategy.problem import Problem
+from evonas.strategy.lessons import Lesson, Record, Taught, Tokens
 
 
 class Node:
@@ -96,23 +94,16 @@ class Descent:
 
 
 @dataclass(frozen=True)
-class Mcts:
-    """The reward is the rank by the first objective among all that was seen; the population is everyone who lives."""
+class Mcts(Taught[Tree]):
+    """Ways down the tree of everything tried."""
 
-    problem: Problem
     settings: MctsSettings
 
-    @cached_property
-    def _learner(self) -> Learner[Tree]:
+    def untaught(self) -> Tree:
+        """A tree of its root alone."""
         space: Any = self.problem.encoding
-        return Learner(self.problem, lambda: Tree([len(options) for options in space.choices]))
+        return Tree([len(options) for options in space.choices])
 
-    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]:
-        """`population` ways down the tree."""
-        tree, record = self._learner.of(state)
-        descent = Descent(tree, self.settings.exploration, self.settings.repeats)
-        return conceived(self.problem, self.settings, state, descent, record)
-
-    def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
-        """Everyone is kept to learn from."""
-        return remembered(self.problem, state, scored)
+    def source(self, model: Tree, record: Record, state: State) -> Callable[[Random], Tokens]:
+        """Ways down the tree that part from each other."""
+        return Descent(model, self.settings.exploration, self.settings.repeats)

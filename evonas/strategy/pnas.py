@@ -5,7 +5,7 @@ paper ends, the predictor goes on: it grows a beam by itself, and the best whole
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product
@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evonas.core import Estimate, Individual, State, generator, stream
+from evonas.core import State, generator, stream
 from evonas.strategy import PnasSettings
-from evonas.strategy.lessons import Learner, Lesson, Merit, Record, Tokens, conceived, remembered
-from evonas.strategy.problem import Problem
+from evonas.strategy.lessons import Lesson, Merit, Record, Taught, Tokens
 
 Values = NDArray[np.float64]
 
@@ -73,15 +72,14 @@ def agreement(a: NDArray[np.int64], b: NDArray[np.int64]) -> Values:
 
 
 @dataclass(frozen=True)
-class Pnas:
-    """The reward is the rank by the first objective among all that was seen; the population is everyone who lives."""
+class Pnas(Taught[Known]):
+    """The best proposals first; where there are too few, random genomes fill the generation up."""
 
-    problem: Problem
     settings: PnasSettings
 
-    @cached_property
-    def _learner(self) -> Learner[Known]:
-        return Learner(self.problem, Known)
+    def untaught(self) -> Known:
+        """Nobody known yet."""
+        return Known()
 
     @cached_property
     def _sizes(self) -> tuple[int, ...]:
@@ -95,15 +93,10 @@ class Pnas:
         wanted = [[row.index(name) for name in self.settings.neutral if name in row] for row in space.choices]
         return tuple([found[0] if found else 0 for found in wanted])
 
-    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]:
-        """The best proposals; where there are too few, random genomes fill the generation up."""
-        known, record = self._learner.of(state)
-        proposals = iter(self._proposals(state, known, record))
-
-        def draw(rng: Random) -> Tokens:
-            return next(proposals, None) or tuple([rng.randrange(size) for size in self._sizes])
-
-        return conceived(self.problem, self.settings, state, draw, record)
+    def source(self, model: Known, record: Record, state: State) -> Callable[[Random], Tokens]:
+        """One proposal after the other, then genomes at random."""
+        proposals = iter(self._proposals(state, model, record))
+        return lambda rng: next(proposals, None) or tuple([rng.randrange(size) for size in self._sizes])
 
     def _proposals(self, state: State, known: Known, record: Record) -> list[Tokens]:
         """Genomes not seen yet, the best first: partial ones while they grow, then whole ones."""
@@ -141,10 +134,6 @@ class Pnas:
 
     def _new(self, proposals: Sequence[Tokens], record: Record) -> list[Tokens]:
         return [tokens for tokens in proposals if tokens not in record.seen]
-
-    def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
-        """Everyone is kept to learn from."""
-        return remembered(self.problem, state, scored)
 
 
 def ranked(predictor: Ensemble, proposals: Sequence[Tokens]) -> list[Tokens]:

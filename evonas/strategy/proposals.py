@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +42,38 @@ class Past:
         return [self.members[i] for i in order.tolist()]
 
 
+@dataclass(frozen=True)
+class Predicting(ABC):
+    """A strategy that predicts how good proposals are from everyone estimated, and estimates the most promising."""
+
+    problem: Problem
+    settings: PredictingSettings
+
+    @abstractmethod
+    def promising(self, state: State, past: Past, pool: Sequence[Genome], count: int) -> list[int]:
+        """Positions of the `count` of a pool that promise most, best first."""
+
+    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]:
+        """The first population, or the most promising of mutations of the best and of random genomes."""
+        given, book = self.settings, state.marks.open()
+        if state.population:
+            past = Past.of(self.problem, state)
+            pool = proposed(self.problem, given, state, past, book)
+            chosen = self.promising(state, past, [one.genome for one in pool], min(given.offspring, len(pool)))
+            born = [replace(pool[i], id=state.next_id + at) for at, i in enumerate(chosen)]
+        else:
+            born = first_generation(self.problem, state, given.population, book)
+        return tuple(born), asked(state, born, book)
+
+    def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
+        """Everyone lives on to be learnt from, and who failed is not proposed again."""
+        born = [individual for individual, estimate in scored if estimate.status == "ok"]
+        lost = [individual.genome.key for individual, estimate in scored if estimate.status != "ok"]
+        estimates = {**state.estimates, **{estimate.id: estimate for _, estimate in scored}}
+        memory = {"failed": [*state.memory.get("failed", ()), *lost]}
+        return settle(self.problem, state, scored, (*state.population, *born), estimates, memory)
+
+
 def proposed(
     problem: Problem, settings: PredictingSettings, state: State, past: Past, book: MarkBook
 ) -> list[Individual]:
@@ -66,25 +99,3 @@ def proposed(
 
 def _known(seen: set[str], genome: Genome) -> bool:
     return genome.key in seen
-
-
-def begun(problem: Problem, state: State, population: int) -> tuple[tuple[Individual, ...], State]:
-    """What `ask` returns while there is nothing to learn from: founders and random genomes."""
-    book = state.marks.open()
-    born = first_generation(problem, state, population, book)
-    return tuple(born), asked(state, born, book)
-
-
-def numbered(state: State, chosen: Sequence[Individual], book: MarkBook) -> tuple[tuple[Individual, ...], State]:
-    """What `ask` returns: the chosen proposals with ids."""
-    born = tuple(replace(one, id=state.next_id + at) for at, one in enumerate(chosen))
-    return born, asked(state, born, book)
-
-
-def remembered(problem: Problem, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
-    """The state after a generation: everyone lives on to be learnt from, and who failed is not proposed again."""
-    born = [individual for individual, estimate in scored if estimate.status == "ok"]
-    lost = [individual.genome.key for individual, estimate in scored if estimate.status != "ok"]
-    estimates = {**state.estimates, **{estimate.id: estimate for _, estimate in scored}}
-    memory = {"failed": [*state.memory.get("failed", ()), *lost]}
-    return settle(problem, state, scored, (*state.population, *born), estimates, memory)

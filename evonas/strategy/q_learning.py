@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from random import Random
 from typing import Any
 
-from evonas.core import Estimate, Individual, State, stream
+from evonas.core import State, stream
 from evonas.strategy import QLearningSettings
-from evonas.strategy.lessons import Learner, Lesson, Record, Tokens, conceived, progress, remembered
+from evonas.strategy.lessons import Lesson, Record, Taught, Tokens, progress
 from evonas.strategy.problem import Problem
 
 UNKNOWN = 0.5
@@ -66,23 +65,19 @@ class Values:
 
 
 @dataclass(frozen=True)
-class QLearning:
-    """The reward is the rank by the first objective among all that was seen; the population is everyone who lives."""
+class QLearning(Taught[Values]):
+    """Epsilon-greedy draws by the values."""
 
-    problem: Problem
     settings: QLearningSettings
 
-    @cached_property
-    def _learner(self) -> Learner[Values]:
-        return Learner(self.problem, lambda: Values(self.problem, self.settings))
+    def untaught(self) -> Values:
+        """Values that know no choice."""
+        return Values(self.problem, self.settings)
 
-    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]:
-        """`population` epsilon-greedy genomes."""
-        values, record = self._learner.of(state)
-        return conceived(self.problem, self.settings, state, self._draw(values, self.epsilon(state)), record)
-
-    def _draw(self, values: Values, epsilon: float) -> Callable[[Random], Tokens]:
-        return lambda rng: values.draw(rng, epsilon)
+    def source(self, model: Values, record: Record, state: State) -> Callable[[Random], Tokens]:
+        """Epsilon-greedy genomes."""
+        epsilon = self.epsilon(state)
+        return lambda rng: model.draw(rng, epsilon)
 
     def epsilon(self, state: State) -> float:
         """1 while the planned search is young, then falling evenly to its least. Baker et al. 2017, table 2."""
@@ -92,7 +87,3 @@ class QLearning:
         if over >= given.settle:
             return given.epsilon
         return 1.0 - (1.0 - given.epsilon) * (over - given.explore) / (given.settle - given.explore)
-
-    def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
-        """Everyone is kept to learn from."""
-        return remembered(self.problem, state, scored)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evonas import pareto
-from evonas.core import Estimate, Genome, Individual, State, generator
+from evonas.core import Genome, State, generator
 from evonas.strategy import SurrogateSettings
 from evonas.strategy.prediction import (
     ByProcess,
@@ -30,7 +30,7 @@ from evonas.strategy.prediction import (
     promising,
 )
 from evonas.strategy.problem import Problem
-from evonas.strategy.proposals import Past, begun, numbered, proposed, remembered
+from evonas.strategy.proposals import Past, Predicting
 
 REFERENCE = 1.1
 """The hypervolume's reference on every axis, where what counts of those seen spans 0 to 1."""
@@ -54,18 +54,13 @@ class Axes:
     @staticmethod
     def between(low: Reals, high: Reals) -> Axes:
         """By the least and the most of each objective, (m,)."""
-        floor = np.where((low > 0) & (high > pareto.WIDE * low), low / pareto.WIDE, -np.inf)
-        low, high = _scaled(low, floor), _scaled(high, floor)
+        floor = pareto.floors(low, high)
+        low, high = pareto.scaled(low, floor), pareto.scaled(high, floor)
         return Axes(floor, low, np.where(high > low, high - low, np.maximum(np.abs(low), 1e-9)))
 
     def unit(self, losses: Reals) -> Reals:
         """The scaled losses, (..., m)."""
-        return np.asarray((_scaled(losses, self.floor) - self.low) / self.span)
-
-
-def _scaled(losses: Reals, floor: Reals) -> Reals:
-    logarithmic = np.isfinite(floor)
-    return np.where(logarithmic, np.log(np.maximum(losses, np.where(logarithmic, floor, 1.0))), losses)
+        return np.asarray((pareto.scaled(losses, self.floor) - self.low) / self.span)
 
 
 class Spread:
@@ -118,11 +113,10 @@ def known(problem: Problem, pool: Sequence[Genome]) -> Reals:
 
 
 @dataclass(frozen=True)
-class Surrogate:
+class Surrogate(Predicting):
     """Everyone estimated is learnt from. With one objective the normal score of its rank is predicted, with several
     each objective that is not cheap; of positive ones the logarithm."""
 
-    problem: Problem
     settings: SurrogateSettings
 
     @cached_property
@@ -133,17 +127,8 @@ class Surrogate:
     def _shapes(self) -> Shapes:
         return Shapes()
 
-    def ask(self, state: State) -> tuple[tuple[Individual, ...], State]:
-        """The first population, or the most promising of mutations of the best and of random genomes."""
-        given = self.settings
-        if not state.population:
-            return begun(self.problem, state, given.population)
-        book, past = state.marks.open(), Past.of(self.problem, state)
-        pool = proposed(self.problem, given, state, past, book)
-        chosen = self._promising(state, past, [one.genome for one in pool], min(given.offspring, len(pool)))
-        return numbered(state, [pool[i] for i in chosen], book)
-
-    def _promising(self, state: State, past: Past, pool: Sequence[Genome], count: int) -> list[int]:
+    def promising(self, state: State, past: Past, pool: Sequence[Genome], count: int) -> list[int]:
+        """By expected improvement, or with several objectives by expected gain of hypervolume."""
         model = self._model([one.genome for one in past.members], pool)
         if len(self.problem.objectives) == 1:
             scores = normal_scores(past.rank)[:, None]
@@ -155,7 +140,3 @@ class Surrogate:
         if self.settings.predictor == "ridge":
             return ByRidge(self._features.of(known), self._features.of(pool), self.settings.ridge)
         return ByProcess(self._features.apart, known, pool, self._shapes)
-
-    def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:
-        """Everyone is kept to learn from."""
-        return remembered(self.problem, state, scored)

@@ -5,19 +5,18 @@ Nothing heavy is imported: a bad file is refused before torch or numpy loads."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from evonas import objective, task, yaml
+from evonas import objective, task
 from evonas import recipe as recipes
 from evonas.core import Json, Objective, Quantity, RecipeError, Settings, nearest, valid_name
-from evonas.recipe import InvalidRecipe, Recipe
-from evonas.validation import Mistake, Place, mistakes, show, spelled
+from evonas.recipe import Draft, Recipe, named_after, parsed, text_of
+from evonas.validation import Mistake, Place, mistakes, show
 
 __all__ = ["Axis", "Cell", "Study", "StudySettings", "read"]
 
@@ -198,33 +197,6 @@ class Study:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-@dataclass(frozen=True)
-class _File:
-    """A study file before it is checked."""
-
-    label: str
-    data: Mapping[str, Json]
-    lines: Mapping[Place, int] = field(default_factory=dict)
-    folder: Path | None = None
-    wrong: tuple[Mistake, ...] = ()
-
-    def told(self, mistake: Mistake) -> str:
-        """One line: where it was written, its place, what is wrong."""
-        what = f"{spelled(mistake.place)}: {mistake.text}" if mistake.place else mistake.text
-        line = self.line(mistake)
-        return f"{self.label}:{line}: {what}" if line else f"{self.label}: {what}"
-
-    def line(self, mistake: Mistake) -> int:
-        """Where it was written, or else the section it belongs to; 0 if nowhere."""
-        places = (mistake.place[:depth] for depth in range(len(mistake.place), -1, -1))
-        return mistake.line or next((self.lines[place] for place in places if place in self.lines), 0)
-
-    def refuse(self, wrong: Sequence[Mistake]) -> None:
-        """Raises InvalidRecipe with every mistake there is, in the order of the file."""
-        if wrong:
-            raise InvalidRecipe(list(dict.fromkeys(map(self.told, sorted(wrong, key=self.line)))))
-
-
 def read(source: str | Path | Mapping[str, Json]) -> Study:
     """The study in a file, a YAML text or a mapping. Relative paths in a file are taken from its folder.
 
@@ -236,42 +208,25 @@ def read(source: str | Path | Mapping[str, Json]) -> Study:
     return _resolved(file, StudySettings.model_validate(file.data))
 
 
-def _file(source: str | Path | Mapping[str, Json]) -> _File:
+def _file(source: str | Path | Mapping[str, Json]) -> Draft:
     if isinstance(source, Mapping):
-        return _File("study", dict(source))
+        return Draft("study", dict(source))
     if isinstance(source, str) and "\n" in source:
         return _parsed("study", source)
     path = Path(source)
-    file = _parsed(str(path), _text(path))
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "study"
-    return replace(file, data={"study": stem[:64], **file.data}, folder=path.resolve().parent)
+    return named_after(path, "study", "study", _parsed(str(path), text_of(path, "study", _nearby)))
 
 
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(yaml.MAX_BYTES + 1).decode("utf-8")
-    except FileNotFoundError:
-        found = [
-            str(one) for folder in (path.parent, Path("examples/studies")) for one in sorted(folder.glob("*.yaml"))
-        ]
-        cure = nearest(str(path), list(dict.fromkeys(found))[:20]) if found else "see examples/studies/"
-        raise RecipeError(f"no study {spelled((str(path),))}: {cure}") from None
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 text (byte {error.start}): save the study as UTF-8") from None
-    except OSError as error:
-        raise RecipeError(f"cannot read the study {path}: {error.strerror or error}") from None
+def _nearby(path: Path) -> str:
+    """Which studies there are beside a path and among the examples."""
+    folders = (path.parent, Path("examples/studies"))
+    found = dict.fromkeys(str(one) for folder in folders for one in sorted(folder.glob("*.yaml")))
+    return nearest(str(path), list(found)[:20]) if found else "see examples/studies/"
 
 
-def _parsed(label: str, text: str) -> _File:
-    try:
-        document = yaml.parse(text)
-    except yaml.YamlSyntaxError as error:
-        raise InvalidRecipe([f"{label}:{error.line}:{error.column}: not valid YAML: {error}"]) from None
-    if not isinstance(document.data, dict):
-        raise InvalidRecipe([f"{label}:1: {show(document.data)} is not allowed: a study is lines of key: value"])
-    flaws = tuple(Mistake(flaw.place, flaw.text, flaw.line) for flaw in document.flaws)
-    return _File(label, {key: _filled(value) for key, value in document.data.items()}, document.lines, wrong=flaws)
+def _parsed(label: str, text: str) -> Draft:
+    draft = parsed(label, text, "study", "see examples/studies/")
+    return replace(draft, data={key: _filled(value) for key, value in draft.data.items()})
 
 
 def _filled(value: Json) -> Json:
@@ -294,7 +249,7 @@ class _Layer:
     data: Mapping[str, Json]
 
 
-def _resolved(file: _File, settings: StudySettings) -> Study:
+def _resolved(file: Draft, settings: StudySettings) -> Study:
     """The cells of a sound file. Raises InvalidRecipe with the mistakes of all recipes, each told once."""
     base = _Layer(("recipe",), _base(file, settings))
     arms = {name: _layer(file, "arms", name) for name in settings.arms}
@@ -313,7 +268,7 @@ def _resolved(file: _File, settings: StudySettings) -> Study:
     return Study(settings.study, tuple(arms), tuple(tasks), tuple(cells), settings.baseline)
 
 
-def _base(file: _File, settings: StudySettings) -> Mapping[str, Json]:
+def _base(file: Draft, settings: StudySettings) -> Mapping[str, Json]:
     """What all searches share: a section of the study, or a recipe's file, whose own paths are settled here."""
     if isinstance(settings.recipe, Mapping):
         return {key: value for key, value in settings.recipe.items() if value is not None}
@@ -324,7 +279,7 @@ def _base(file: _File, settings: StudySettings) -> Mapping[str, Json]:
     return dict(known.model_dump(mode="json", exclude_unset=True, exclude={"final", "name"}))
 
 
-def _layer(file: _File, section: str, name: str) -> _Layer:
+def _layer(file: Draft, section: str, name: str) -> _Layer:
     data = file.data[section][name]
     return _Layer((section, name), {key: value for key, value in data.items() if key in _CHANGES})
 
@@ -377,7 +332,7 @@ class _Told:
     direction: Literal["min", "max"]
 
 
-def _told(file: _File, settings: StudySettings, at: str, recipe: Recipe, wrong: list[Mistake]) -> _Told | None:
+def _told(file: Draft, settings: StudySettings, at: str, recipe: Recipe, wrong: list[Mistake]) -> _Told | None:
     """What is told of a cell; None where its own words are wrong, which `wrong` then holds."""
     own = file.data.get("tasks", {}).get(at, {})
     before = len(wrong)

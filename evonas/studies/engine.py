@@ -233,7 +233,7 @@ class _Work:
         """Searches over tables, in batches that are written down as they come."""
         cells = {self.keys[at]: self.cells[at] for at in due}
         self.plots = [workers.Plot(self.keys[at], self.cells[at].recipe, deque(seeds)) for at, seeds in due.items()]
-        # batches of an arm that fails may all be under way: one of their reasons is told, whichever comes first
+        # several batches of an arm that fails may be under way: one reason is enough, and not that of who was faster
         failed: dict[str, str] = {}
         with closing(workers.finished(self.plots, self.count)) as arriving:
             for one in arriving:

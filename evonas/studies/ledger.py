@@ -9,12 +9,13 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock, Timeout
 
+from evonas import files
 from evonas.core import DataError, Json, LockedError, StorageError, dumps, loads
 
 FORMAT = 1
@@ -72,7 +73,7 @@ class Ledger:
             try:
                 size = os.fstat(file).st_size
                 try:
-                    _write(file, _encoded(line))
+                    files.pour(file, _encoded(line))
                 except BaseException:
                     os.ftruncate(file, size)
                     raise
@@ -83,20 +84,9 @@ class Ledger:
     def replace(self, lines: Iterable[Mapping[str, Json]]) -> None:
         """Puts other lines in place of all; whole and durable, or not at all."""
         kept = [dict(line) for line in lines]
-        unfinished = self.path.with_name(f"{self.path.name}.tmp")
         with _refusals(self.path):
-            try:
-                file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-                try:
-                    _write(file, b"".join(map(_encoded, [_HEAD, *kept])))
-                finally:
-                    os.close(file)
-                os.replace(unfinished, self.path)
-                _sync(self.folder)
-            except BaseException:
-                with suppress(OSError):
-                    unfinished.unlink(missing_ok=True)
-                raise
+            files.put(self.path, b"".join(map(_encoded, [_HEAD, *kept])))
+            files.sync(self.folder)
         self.lines, self.lost, self._sound = kept, 0, True
 
     def _read(self) -> tuple[list[dict[str, Json]], int, bool]:
@@ -149,21 +139,6 @@ def _decoded(line: bytes) -> dict[str, Json] | None:
 
 def _stamp(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=12).hexdigest().encode()
-
-
-def _write(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
-    os.fsync(file)
-
-
-def _sync(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 @contextmanager

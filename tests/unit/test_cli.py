@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 from evonas import cli
 from evonas.core import DataError, LockedError, StorageError
 from evonas.report.progress import Progress
+from tests.conftest import Call
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
@@ -35,22 +36,6 @@ estimator: {kind: lookup}
 strategy: {population: 8, generations: 3}
 pool: {kind: serial}
 """
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command line and gives its exit code, stdout and stderr."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.delenv("EVONAS_RUNS", raising=False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = cli.call([str(one) for one in arguments])
-        return code, *capfd.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -169,12 +169,12 @@ def test_the_baseline_is_a_moving_average() -> None:
 
 
 def test_ppo_takes_several_steps_of_one_batch() -> None:
-    from evonas.strategy.ppo import Student
+    from evonas.strategy.ppo import Careful
     from tests.vectors import problem
 
     moved = []
     for epochs in (1, 6):
-        student = Student(problem(), PpoSettings(controller="table", learning_rate=0.01, epochs=epochs))
+        student = Careful(problem(), PpoSettings(controller="table", learning_rate=0.01, epochs=epochs))
         record, lessons = Record(), [Lesson((0,) * 6, (0.0, 1.0)), Lesson((1,) * 6, (0.0, 2.0))]
         record.add(lessons)
         student.learn(0, lessons, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from evonas.strategy.problem import begin
 from tests.vectors import problem
 
 ONE = (Objective("f2"),)
-TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "nasbench201" / "nasbench201.npz"
+DATA = Path(os.environ.get("EVONAS_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+TABLE = DATA / "nasbench201" / "nasbench201.npz"
 
 
 def loss(individual: Individual) -> float:

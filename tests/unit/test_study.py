@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -22,14 +21,16 @@ import pytest
 from matplotlib.figure import Figure
 
 import evonas
-from evonas import cli, pareto, studies, yaml
+from evonas import pareto, studies, yaml
 from evonas.core import DataError, EvonasError, LockedError, Objective, RecipeError, StorageError
+from evonas.recipe import InvalidRecipe
 from evonas.report import studies as told
 from evonas.simulate import Simulator
 from evonas.studies import engine, ledger, looks, statistics, workers
 from evonas.studies.ledger import Ledger
 from evonas.studies.looks import Looks
 from tests import tables
+from tests.conftest import Call
 
 ROOT = Path(__file__).resolve().parents[2]
 RANDOM = {"strategy": {"kind": "random", "population": 1}}
@@ -66,7 +67,7 @@ def content(found: Any) -> list[tuple[Any, ...]]:
 
 
 def mistakes(data: Any, **changes: Any) -> list[str]:
-    with pytest.raises(studies.InvalidRecipe) as found:
+    with pytest.raises(InvalidRecipe) as found:
         studies.read({**data, **changes})
     return list(found.value.mistakes)
 
@@ -120,7 +121,7 @@ def test_mistakes_are_told_all_at_once_with_their_lines(file: Path, tmp_path: Pa
     ])  # fmt: skip
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    with pytest.raises(studies.InvalidRecipe) as found:
+    with pytest.raises(InvalidRecipe) as found:
         studies.read(path)
     lines = [line.removeprefix(f"{path}:") for line in found.value.mistakes]
     assert [line.partition(":")[0] for line in lines] == ["6", "8", "10", "11", "12"]
@@ -619,22 +620,6 @@ def test_constraints_decide_what_counts() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ what is shown
-
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.delenv("EVONAS_RUNS", raising=False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = cli.call([str(one) for one in arguments])
-        return code, *capfd.readouterr()
-
-    return run
 
 
 def test_the_command_carries_out_and_prints(call: Call, file: Path, tmp_path: Path) -> None:
