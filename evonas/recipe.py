@@ -498,6 +498,20 @@ def _no_table(recipe: Recipe) -> Iterator[Mistake]:
         yield Mistake(("estimator", "epochs"), text)
 
 
+def _uncounted(recipe: Recipe) -> Iterator[Mistake]:
+    """A limit on what no estimate costs would never end a run."""
+    looks = isinstance(recipe.estimator, estimate.LookupSettings)
+    whole = isinstance(recipe.estimator, estimate.PopulationSettings)
+    table = recipe.task if isinstance(recipe.task, task.TabularSettings) else None
+    fidelities = table is not None and any(one.fidelities for one in table.metrics.values())
+    lost = {"epochs": whole or (looks and not fidelities), "seconds": whole or (table is not None and not table.cost)}
+    for key, uncounted in lost.items():
+        if uncounted and key in recipe.budget.limits:
+            cost = "task.cost is missing" if key == "seconds" and table else f"estimator {recipe.estimator.kind!r}"
+            text = f"nothing here costs {key} ({cost}): set budget.evaluations, or strategy.generations alone"
+            yield Mistake(("budget", key), text)
+
+
 def _faceless(recipe: Recipe) -> Iterator[Mistake]:
     """What a strategy asks of an encoding beyond making, mutating and mating."""
     has = getattr(recipe.encoding, "faces", None)
@@ -660,6 +674,7 @@ RULES = (
     Rule(frozenset({"task", "objectives", "estimator"}), _untrained_objectives),
     Rule(frozenset({"task", "objectives", "estimator"}), _recorded_by_none),
     Rule(frozenset({"task", "estimator"}), _no_table),
+    Rule(frozenset({"task", "estimator", "budget"}), _uncounted),
     Rule(frozenset({"encoding", "strategy"}), _faceless),
     Rule(frozenset({"task", "encoding", "estimator"}), _no_whole_population),
     Rule(frozenset({"encoding", "estimator", "final"}), _nothing_to_inherit),

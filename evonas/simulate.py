@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evonas import encoding, objective, run, strategy, task
+from evonas import objective, run, strategy, task
 from evonas import recipe as recipes
 from evonas.core import DataError, Estimate, Individual, RecipeError, State, Strategy, seed_of
+from evonas.estimate import LookupSettings
+from evonas.estimate.lookup import TableEstimator
 from evonas.strategy.problem import Problem, affordable, begin, exhausted, left
 
 Values = NDArray[np.float64]
@@ -50,15 +52,14 @@ class Simulator:
     def __init__(self, recipe: recipes.Recipe) -> None:
         if not isinstance(recipe.task, task.TabularSettings):
             raise RecipeError(f"task {recipe.task.kind!r} is no table: only a table is searched in memory")
-        solved = task.build(recipe.task)
-        shape = solved.shape()
+        if not isinstance(recipe.estimator, LookupSettings):
+            raise RecipeError(
+                f"estimator {recipe.estimator.kind!r} looks nothing up: only a table is searched in memory"
+            )
         self.recipe = recipe
-        self.space = encoding.build(recipe.encoding, shape.input, shape.outputs)
-        self.table: Any = solved.bound(self.space)  # type: ignore[attr-defined]
-        self.objectives = objective.resolve(recipe.objectives)
-        self._names = [one.name for one in objective.sources(recipe.objectives)]
-        self._epochs = self.table.epochs(getattr(recipe.estimator, "epochs", None))
-        self.table.need("metrics", self._names, self._epochs)
+        self._estimator = TableEstimator(recipe.model_dump(mode="json"))
+        self.space, self.table = self._estimator.encoding, self._estimator.table
+        self.objectives = self._estimator.objectives
 
     @cached_property
     def _posed(self) -> Problem:
@@ -86,20 +87,11 @@ class Simulator:
     def _look(
         self, one: Individual, asked: State, chosen: Any, seed: int, looks: _Looks
     ) -> tuple[Individual, Estimate]:
-        wanted = run.fidelity_of(chosen, asked, one).get("epochs")
-        epochs = self._epochs if wanted is None else self.table.epochs(wanted)
-        try:
-            row = self.table.row(one.genome)
-        except DataError as error:
-            looks.add(-1, [np.nan] * len(self.objectives), 0.0, epochs)
-            return one, Estimate.failed(one.id, str(error))
-        known = self.table.values("metrics", self._names, row, epochs, seed_of(seed, "estimate", one.id))
-        values = objective.combined(known, self.recipe.objectives)
-        seconds = self.table.seconds(row, epochs)
-        cost = {"seconds": seconds} if epochs is None else {"seconds": seconds, "epochs": float(epochs)}
-        estimate = Estimate(one.id, "ok", values, cost=cost).checked(self.objectives)
-        losses = [o.loss(values[o.name]) if estimate.status == "ok" else np.nan for o in self.objectives]
-        looks.add(row, losses, seconds, epochs)
+        at = run.fidelity_of(chosen, asked, one)
+        row, estimate = self._estimator.look(one.id, one.genome, seed_of(seed, "estimate", one.id), at)
+        good = estimate.status == "ok"
+        losses = [o.loss(estimate.values[o.name]) if good else np.nan for o in self.objectives]
+        looks.add(row, losses, estimate.cost["seconds"], estimate.cost.get("epochs", np.nan))
         return one, estimate
 
     def report(self, name: str) -> Values:
@@ -109,7 +101,9 @@ class Simulator:
 
     def losses(self) -> Values:
         """What a search would see of every row of the table, (rows, objectives), of trials their mean."""
-        columns = {name: self.table.means("metrics", name, self._epochs).tolist() for name in self._names}
+        columns = {
+            name: self.table.means("metrics", name, self._estimator.epochs).tolist() for name in self._estimator.names
+        }
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         values = [objective.combined(row, self.recipe.objectives) for row in rows]
         return np.array([[one.loss(row[one.name]) for one in self.objectives] for row in values])
@@ -117,7 +111,7 @@ class Simulator:
     @property
     def draws(self) -> bool:
         """Whether an estimate draws one of several trials."""
-        return any(self.table.column("metrics", name, self._epochs).draws for name in self._names)
+        return any(self.table.column("metrics", name, self._estimator.epochs).draws for name in self._estimator.names)
 
 
 class _Looks:
@@ -129,11 +123,11 @@ class _Looks:
         self.seconds: list[float] = []
         self.epochs: list[float] = []
 
-    def add(self, row: int, losses: Sequence[float], seconds: float, epochs: int | None) -> None:
+    def add(self, row: int, losses: Sequence[float], seconds: float, epochs: float) -> None:
         self.rows.append(row)
         self.losses.append(losses)
         self.seconds.append(seconds)
-        self.epochs.append(np.nan if epochs is None else float(epochs))
+        self.epochs.append(epochs)
 
     def cut(self, count: int) -> None:
         """Takes the last ones back."""

@@ -55,28 +55,35 @@ class TableEstimator:
         solved = task.build(chosen)
         shape = solved.shape()
         space = estimate.read(encoding.TABLE, recipe["encoding"], "encoding", encoding.ImportedEncoding)
-        self._encoding = encoding.build(space, shape.input, shape.outputs)
-        self._table = solved.bound(self._encoding)  # type: ignore[attr-defined]
-        self._objectives = () if final else objective.parse(recipe["objectives"])
-        self._described = tuple(map(objective.described, self._objectives))
-        self._section = "report" if final else "metrics"
-        self._names = list(chosen.report) if final else [one.name for one in objective.sources(self._objectives)]
-        self._epochs = self._table.epochs(settings.epochs)
-        self._table.need(self._section, self._names, self._epochs)
+        self.encoding = encoding.build(space, shape.input, shape.outputs)
+        self.table: Any = solved.bound(self.encoding)  # type: ignore[attr-defined]
+        self.listed = () if final else objective.parse(recipe["objectives"])
+        self.objectives = tuple(map(objective.described, self.listed))
+        self._final, self._section = final, "report" if final else "metrics"
+        self.names = list(chosen.report) if final else [one.name for one in objective.sources(self.listed)]
+        self.epochs = self.table.epochs(settings.epochs)
+        self.table.need(self._section, self.names, self.epochs)
 
     def estimate(self, job: Job) -> Outcome:
         """The outcome of one job; an architecture that the table lacks is a failed estimate."""
         try:
-            genome = job.born or self._encoding.from_json(job.genome)
-            table, wanted = self._table, job.fidelity.get("epochs")
-            epochs = self._epochs if wanted is None else table.epochs(wanted)
-            row = table.row(genome)
-            values = table.values(self._section, self._names, row, epochs, job.seed)
-            if lost := [name for name, value in values.items() if not isfinite(value)]:
-                raise DataError(f"the table has no {lost[0]} for {genome.key[:8]}")
-            values = objective.combined(values, self._objectives)
-            cost = {"seconds": table.seconds(row, epochs), **({} if epochs is None else {"epochs": float(epochs)})}
-            cost |= {f"fidelity_{key}": float(of) for key, of in job.fidelity.items()}
-            return Outcome(Estimate(job.id, "ok", values, cost=cost).checked(self._described))
+            genome = job.born or self.encoding.from_json(job.genome)
+            return Outcome(self.look(job.id, genome, job.seed, job.fidelity)[1])
         except Exception as error:
             return Outcome(Estimate.failed(job.id, estimate.told(error), {"seconds": 0.0}))
+
+    def look(self, id: int, genome: Any, seed: int, fidelity: Mapping[str, float]) -> tuple[int, Estimate]:
+        """The row of a genome, -1 where there is none, and its estimate. Raises RecipeError for a strange fidelity."""
+        table, wanted = self.table, fidelity.get("epochs")
+        epochs = self.epochs if wanted is None else table.epochs(wanted)
+        try:
+            row = table.row(genome)
+        except DataError as error:
+            return -1, Estimate.failed(id, str(error), {"seconds": 0.0})
+        cost = {"seconds": table.seconds(row, epochs), **({} if epochs is None else {"epochs": float(epochs)})}
+        cost |= {f"fidelity_{key}": float(of) for key, of in fidelity.items()}
+        values = table.values(self._section, self.names, row, epochs, seed)
+        if self._final and (lost := [name for name, value in values.items() if not isfinite(value)]):
+            return row, Estimate.failed(id, f"the table has no {lost[0]} for {genome.key[:8]}", cost)
+        values = objective.combined(values, self.listed)
+        return row, Estimate(id, "ok", values, cost=cost).checked(self.objectives)

@@ -136,11 +136,7 @@ def taught(problem: Problem, state: State, since: int = 0) -> list[tuple[int, li
 
 
 def _merit(problem: Problem, estimate: Estimate) -> Merit:
-    if estimate.status != "ok":
-        return WORST
-    first = problem.objectives[0]
-    beyond = 0.0 if problem.scalar else float(problem.violations(problem.losses([estimate]))[0])
-    return beyond, first.loss(estimate.values[first.name])
+    return problem.merit(estimate) if estimate.status == "ok" else WORST
 
 
 def remembered(problem: Problem, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> State:

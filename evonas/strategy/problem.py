@@ -34,7 +34,7 @@ class Problem:
     `screen(genome)` says whether a genome keeps all bounds and the constraints on cheap objectives; one that does not
     is never trained. `enrol(genomes, book)` gives founders from outside their marks in this run. `cheap(genome)` gives
     the values of the cheap objectives by name, without training. `budget` is what a run may spend: evaluations, epochs,
-    seconds."""
+    seconds. `inherits` says whether trainings begin with the parents' weights."""
 
     encoding: Encoding
     objectives: tuple[Objective, ...]
@@ -204,7 +204,7 @@ def exhausted(budget: Mapping[str, float], state: State) -> bool:
 
 def left(budget: Mapping[str, float], state: State) -> int | None:
     """Evaluations that the budget still allows; None for any number."""
-    return max(1, int(budget["evaluations"]) - state.evaluations) if "evaluations" in budget else None
+    return int(budget["evaluations"]) - state.evaluations if "evaluations" in budget else None
 
 
 def affordable(

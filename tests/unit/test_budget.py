@@ -69,6 +69,17 @@ def test_bad_budgets_are_refused(budget: dict[str, Any]) -> None:
         recipe.read({**LOOKUP, "budget": budget})
 
 
+def test_a_limit_that_nothing_counts_towards_is_refused() -> None:
+    grown = {
+        "task": {"kind": "xor"}, "objectives": ["fitness"], "encoding": {"kind": "neat"}, "strategy": {"kind": "neat"},
+        "estimator": {"kind": "population"},
+    }  # fmt: skip
+    for data, key in ((LOOKUP, "epochs"), (grown, "epochs"), (grown, "seconds")):
+        with pytest.raises(recipe.InvalidRecipe, match=f"budget.{key}: nothing here costs {key}"):
+            recipe.read({**data, "budget": {key: 5}})
+    assert recipe.read({**LOOKUP, "budget": {"seconds": 5}}).budget.seconds == 5
+
+
 def test_a_strategy_without_its_face_is_refused_by_name() -> None:
     asks = {**LOOKUP, "strategy": {"kind": "local_search"}}
     told = r"'local_search' needs genomes as choices .* set encoding.kind: cell"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from evonas import files, yaml
 from evonas import store as store_module
-from evonas import yaml
 from evonas.core import (
     DataError,
     Edit,
@@ -441,10 +441,10 @@ def test_collect_deletes_what_is_not_kept(folder: Path) -> None:
 def test_the_log_is_durable_before_weights_are_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A power cut after it must not bring back a state whose children would inherit what is gone."""
     done: list[str] = []
-    sync, unlink = store_module._sync, os.unlink
+    sync, unlink = files.sync, os.unlink
     advance(store, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_sync", lambda path: [done.append(path.name), sync(path)][1])
+        patch.setattr(files, "sync", lambda path: [done.append(path.name), sync(path)][1])
         patch.setattr(os, "unlink", lambda path: [done.append(Path(path).suffix), unlink(path)][1])
         store.collect({estimate.weights for estimate in store.estimates().values() if estimate.weights})
         assert done == [], "nothing was dead"
@@ -496,7 +496,7 @@ def test_a_recipe_cut_off_between_database_and_file_is_written_at_the_next_open(
 ) -> None:
     search(folder)
     with Store.open(folder, write=True) as store, monkeypatch.context() as patch:
-        patch.setattr(store_module, "_write", _raise_keyboard_interrupt)
+        patch.setattr(files, "put", _raise_keyboard_interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.relimit({**RECIPE, "seed": 9})
     Store.open(folder, write=True).close()
