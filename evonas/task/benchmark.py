@@ -324,7 +324,8 @@ _TASKS: dict[tuple[str, int, int], TabularTask] = {}
 def _columns(file: Path) -> Mapping[str, Array]:
     try:
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
+            # opened here: NumPy leaves a file open that it finds to be none of its own
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
         return _csv(file)
     except (OSError, ValueError, EOFError, KeyError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
