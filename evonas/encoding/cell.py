@@ -7,11 +7,12 @@ registry is needed. `tokens` writes a genome as one choice per place: what contr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from itertools import chain, product
-from math import prod
+from math import log2, prod
+from operator import add
 from random import Random
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
@@ -206,6 +207,34 @@ def place_of(mark: int) -> tuple[int, int, int, int]:
     return cell, source, target, nth
 
 
+class Ways(NamedTuple):
+    """The ways to a node: how many, and how often each kind of step lies on one at most, at least, and on all."""
+
+    number: int
+    most: tuple[int, ...]
+    least: tuple[int, ...]
+    total: tuple[int, ...]
+
+    def longer(self, step: Sequence[int]) -> Ways:
+        """The ways with one more step; `step` counts it by kind."""
+        total = _plus(self.total, [self.number * one for one in step])
+        return Ways(self.number, _plus(self.most, step), _plus(self.least, step), total)
+
+    def joined(self, other: Ways) -> Ways:
+        """These ways and others."""
+        most, least = tuple(map(max, self.most, other.most)), tuple(map(min, self.least, other.least))
+        return Ways(self.number + other.number, most, least, _plus(self.total, other.total))
+
+
+def _plus(some: Sequence[int], others: Sequence[int]) -> tuple[int, ...]:
+    return tuple(map(add, some, others))
+
+
+WAYS = 2.0
+"""What the ways through a cell count for beside its choices. On NAS-Bench-201 (CIFAR-100, 100 random cells, 16 draws) a
+process with them ranks others with a correlation of .937, with half of that .919, without .885."""
+
+
 # --------------------------------------------------------------------------------------------------------- encoding
 
 
@@ -295,13 +324,16 @@ class CellEncoding:
         return tuple(tuple(mark_of(i, *ends) for ends in self._ends) for i in range(len(self.settings.cells)))
 
     def features(self, genome: CellGenome) -> list[float]:
-        """What predictors see: for each place and each choice there 1 where it was made, for a gene that works; then
-        how often each operation is there, and how often it works.
+        """What predictors see: for each place and each choice there 1 where it was made, for a gene that works; how
+        often each operation is there, and how often it works; and what the ways through each cell have in common.
 
         A gene works if what it computes reaches the cell's output. Cells that differ only in what does not work compute
         the same."""
+        cells = described(genome.names, genome.cells, self._layout)
+        works = [
+            edge.mark in working for edges, working in zip(genome.cells, cells.built, strict=True) for edge in edges
+        ]
         row: list[float] = []
-        works = self._works(genome)
         width = len(self.choices) // len(works)
         tokens = self.tokens(genome)
         for place, options in enumerate(self.choices):
@@ -309,12 +341,25 @@ class CellEncoding:
             row += [float(working and tokens[place] == i) for i in range(len(options))]
         ops = [edge.op for edge in genome.edges]
         busy = [op for op, working in zip(ops, works, strict=True) if working]
-        return row + [float(some.count(op)) for some in (ops, busy) for op in self.settings.ops]
+        row += [float(some.count(op)) for some in (ops, busy) for op in self.settings.ops]
+        parts = zip(genome.cells, cells.built, cells.outputs, strict=True)
+        return row + [WAYS * value for part in parts for value in self._ways(*part)]
 
-    def _works(self, genome: CellGenome) -> list[bool]:
-        """Of each gene whether what it computes comes from the cell's inputs and reaches its output."""
-        built = described(genome.names, genome.cells, self._layout).built
-        return [edge.mark in working for edges, working in zip(genome.cells, built, strict=True) for edge in edges]
+    def _ways(self, edges: Sequence[CellEdge], working: Container[int], handed: Sequence[int]) -> list[float]:
+        """Of the ways from a cell's inputs to its outputs: the logarithm of one more than there are, and how often
+        each operation, and anything but `skip`, lies on a way: at most, at least and on average."""
+        kinds = len(self.settings.ops) + 1
+        ways = {node: Ways(1, (0,) * kinds, (0,) * kinds, (0,) * kinds) for node in range(self.settings.inputs)}
+        for edge in edges:
+            if edge.mark in working:
+                step = [int(i == self._positions[edge.op]) for i in range(kinds - 1)] + [int(edge.op != "skip")]
+                longer = ways[edge.source].longer(step)
+                ways[edge.target] = ways[edge.target].joined(longer) if edge.target in ways else longer
+        ends = [ways[node] for node in handed if node in ways]
+        if not ends:
+            return [0.0] * (1 + 3 * kinds)
+        all_ = reduce(Ways.joined, ends)
+        return [log2(1 + all_.number), *all_.most, *all_.least, *(total / all_.number for total in all_.total)]
 
     def all(self) -> Iterator[CellGenome]:
         """Every genome of the space, some of them more than once where `edges` is two."""

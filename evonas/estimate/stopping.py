@@ -206,8 +206,8 @@ FAMILIES: Mapping[str, tuple[Callable[..., Reals], tuple[tuple[Reals, bool], ...
     "weibull": (lambda t, power, time: np.exp(-((t / time) ** power)), ((_POWERS[4:], False), (_TIMES, True))),
     "ilog2": (lambda t: 1 / np.log(t + 1), ()),
 }
-"""Falling shapes g(t) by name, t in epochs, after Domhan, Springenberg and Hutter 2015, table 1; with grids of their
-parameters, of which times are in shares of the whole training."""
+"""Falling shapes g(t) by name, t in epochs, after Domhan, Springenberg and Hutter 2015; with grids of their parameters,
+of which times are in shares of the whole training."""
 
 
 def _below(z: Reals) -> Reals:

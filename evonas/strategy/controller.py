@@ -67,7 +67,7 @@ class Table:
         self._adam(slope)
 
     def _adam(self, slope: Values) -> None:
-        """Kingma and Ba 2015, algorithm 1."""
+        """Adam. Kingma and Ba 2015."""
         self._steps += 1
         self._mean += 0.1 * (slope - self._mean)
         self._square += 0.001 * (slope * slope - self._square)

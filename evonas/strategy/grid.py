@@ -1,5 +1,5 @@
-"""Grid search: every genome of a space of choices, one after the other. Bergstra and Bengio 2012, section 1, say why a
-random search finds more with less where few choices matter: the grid is for spaces small enough to be exact about."""
+"""Grid search: every genome of a space of choices, one after the other. Bergstra and Bengio 2012 say why a random
+search finds more with less where few choices matter: the grid is for spaces small enough to be exact about."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Lattice:
     @cached_property
     def _step(self) -> int:
         """A step of 1; or of the golden section of the count, which leaves no large gap wherever one stops (Knuth 1973,
-        6.4), made coprime to it so that every point is met."""
+        Fibonacci hashing), made coprime to it so that every point is met."""
         step = self.count * 618_033_988_749_895 // 10**15 if self.spread else 1
         return next(one for one in range(max(step, 1), self.count + 1) if gcd(one, self.count) == 1)
 

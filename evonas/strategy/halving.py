@@ -1,6 +1,6 @@
 """Successive halving and Hyperband: many candidates are looked at briefly, the best of them again and more closely.
 
-Jamieson and Talwalkar 2016, algorithm 1; Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar 2018, algorithm 1."""
+Jamieson and Talwalkar 2016; Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar 2018."""
 
 from __future__ import annotations
 

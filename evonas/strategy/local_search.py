@@ -1,7 +1,7 @@
 """Local search with restarts: to a better neighbour until there is none, then from a new random genome.
 
-White, Nolen and Savani 2021 ("Local search is state of the art for neural architecture search benchmarks"), algorithm
-1; Den Ottelander et al. 2021 for neighbours in random order and the first improvement."""
+White, Nolen and Savani 2021 ("Local search is state of the art for neural architecture search benchmarks"); Den
+Ottelander et al. 2021 for neighbours in random order and the first improvement."""
 
 from __future__ import annotations
 

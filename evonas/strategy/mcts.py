@@ -1,5 +1,5 @@
-"""Monte Carlo tree search over genomes as tokens: UCT. Kocsis and Szepesvari 2006, figure 1; of networks Negrinho and
-Gordon 2017 and Wang et al. 2018 (AlphaX)."""
+"""Monte Carlo tree search over genomes as tokens: UCT. Kocsis and Szepesvari 2006; of networks Negrinho and Gordon
+2017 and Wang et al. 2018 (AlphaX)."""
 
 from __future__ import annotations
 

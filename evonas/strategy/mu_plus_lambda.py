@@ -1,6 +1,6 @@
 """The (mu + lambda), (mu, lambda) and generational algorithms, as DEAP has them in `deap.algorithms`.
 
-Fortin et al. 2012 (DEAP); Back, Fogel and Michalewicz 2000, chapters 7 and 9; constraints by Deb 2000, equation 4."""
+Fortin et al. 2012 (DEAP); Back, Fogel and Michalewicz 2000; constraints by Deb 2000."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """NSGA-III by DEAP: survivors spread evenly among reference directions, however many objectives there are.
 
-Deb and Jain 2014 (part I); constraints by Jain and Deb 2014 (part II), III."""
+Deb and Jain 2014 (part I); constraints by Jain and Deb 2014 (part II)."""
 
 from __future__ import annotations
 

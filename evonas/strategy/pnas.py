@@ -1,7 +1,7 @@
 """Progressive architecture search: genomes grow place by place, and a predictor says which are worth estimating.
 
-Liu et al. 2018, algorithm 1. What is not decided yet stands neutral, so every partial genome is a network. Where the
-paper ends, the predictor goes on: it grows a beam by itself, and the best whole genomes are estimated."""
+Liu et al. 2018. What is not decided yet stands neutral, so every partial genome is a network. Where the paper ends, the
+predictor goes on: it grows a beam by itself, and the best whole genomes are estimated."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Known:
 
 
 class Ensemble:
-    """Ridge regressions of rewards on single choices and pairs of choices, each without its part of the data (4.2).
+    """Ridge regressions of rewards on single choices and pairs of choices, each without its part of the data.
 
     In their dual form: two genomes that agree at m places agree in m choices and m (m - 1) / 2 pairs."""
 

@@ -1,6 +1,6 @@
 """Proximal policy optimisation: the controller learns several steps from one batch, none of which leads too far.
 
-Schulman et al. 2017, equation 7; of controllers of networks Zoph et al. 2018, A.2."""
+Schulman et al. 2017, the clipped objective; of controllers of networks Zoph et al. 2018."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Shape(NamedTuple):
 class Process:
     """A Gaussian process with the kernel exp(-distance / length), a constant mean and the variance that fit best.
 
-    Rasmussen and Williams 2006, 2.2 and 5.4.1. `evidence` is the logarithm of the likelihood up to a constant."""
+    Rasmussen and Williams 2006. `evidence` is the logarithm of the likelihood up to a constant."""
 
     length: float
     mean: float
@@ -297,7 +297,7 @@ def promising(model: Model, scores: Reals, gain: Gain, count: int) -> list[int]:
 
 
 def improvement(mean: Reals, deviation: Reals, best: float) -> Reals:
-    """Expected improvement of a score above the best so far, (k,) -> (k,). Jones et al. 1998, equation 15."""
+    """Expected improvement of a score above the best so far, (k,) -> (k,). Jones et al. 1998."""
     unit = (mean - best) / deviation
     density = np.exp(-unit * unit / 2) / np.sqrt(2 * np.pi)
     return np.asarray(deviation * (unit * _below(unit) + density))

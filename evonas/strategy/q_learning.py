@@ -1,4 +1,4 @@
-"""Tabular Q-learning with epsilon-greedy choices and experience replay: MetaQNN. Baker et al. 2017, 3 to 5.
+"""Tabular Q-learning with epsilon-greedy choices and experience replay: MetaQNN. Baker et al. 2017.
 
 The only reward comes with the last choice; a value is what the best way on from a choice was found to lead to."""
 
@@ -80,7 +80,7 @@ class QLearning(Taught[Values]):
         return lambda rng: model.draw(rng, epsilon)
 
     def epsilon(self, state: State) -> float:
-        """1 while the planned search is young, then falling evenly to its least. Baker et al. 2017, table 2."""
+        """1 while the planned search is young, then falling evenly to its least: the schedule of Baker et al. 2017."""
         over, given = progress(self.problem, self.settings, state), self.settings
         if over < given.explore:
             return 1.0

@@ -1,6 +1,6 @@
 """REINFORCE: a controller draws genomes, and the gradient of what they were rewarded with moves it.
 
-Zoph and Le 2017, 3.2, with the moving average as baseline (decay 0.9) and Adam as Dong and Yang 2020 set it."""
+Zoph and Le 2017, with the moving average as baseline (decay 0.9) and Adam as Dong and Yang 2020 set it."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from evonas import run as runs
 from evonas import zoo
 from evonas.core import DataError, RecipeError, dumps, loads
-from evonas.encoding.cell import CellEncoding, CellGenome, CellSettings, apply, difference, mark_of, place_of
-from evonas.encoding.lowering import CellOp
+from evonas.encoding.cell import WAYS, CellEncoding, CellGenome, CellSettings, apply, difference, mark_of, place_of
+from evonas.encoding.lowering import CellOp, described
 from evonas.encoding.plan import Plan
 from evonas.marks import MarkBook
 from evonas.phenotype import export, network
@@ -276,8 +276,32 @@ def test_tokens_say_the_whole_genome(name: str) -> None:
         assert encoding.from_tokens(tokens) == genome
         assert all(0 <= token < len(options) for token, options in zip(tokens, encoding.choices, strict=True))
         row, ops = encoding.features(genome), encoding.settings.ops
-        assert len(row) == sum(map(len, encoding.choices)) + 2 * len(ops)
-        assert row[-2 * len(ops) : -len(ops)] == [sum(edge.op == op for edge in genome.edges) for op in ops]
+        counts = sum(map(len, encoding.choices))
+        assert len(row) == counts + 2 * len(ops) + len(genome.cells) * (1 + 3 * (len(ops) + 1))
+        assert row[counts : counts + len(ops)] == [sum(edge.op == op for edge in genome.edges) for op in ops]
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "darts", "nasnet", "macro"])
+def test_features_tell_of_the_ways_through_a_cell(name: str) -> None:
+    """Against all ways, written out one by one."""
+    encoding = space(name)
+    ops = encoding.settings.ops
+    for genome in genomes(encoding, 12):
+        cells = described(genome.names, genome.cells, encoding._layout)
+        expected: list[float] = []
+        for edges, built, outputs in zip(genome.cells, cells.built, cells.outputs, strict=True):
+            there = [edge for edge in edges if edge.mark in built]
+
+            def ways(node: int, there: Any = there) -> list[list[str]]:
+                if node < encoding.settings.inputs:
+                    return [[]]
+                return [[*way, edge.op] for edge in there if edge.target == node for way in ways(edge.source)]
+
+            found = [way for node in outputs for way in ways(node)]
+            steps = [[*(way.count(op) for op in ops), sum(op != "skip" for op in way)] for way in found]
+            table = np.array(steps or [[0] * (len(ops) + 1)], dtype=float)
+            expected += [np.log2(1 + len(found)), *table.max(axis=0), *table.min(axis=0), *table.mean(axis=0)]
+        assert encoding.features(genome)[-len(expected) :] == pytest.approx([WAYS * value for value in expected])
 
 
 def test_features_see_what_works_alone() -> None:

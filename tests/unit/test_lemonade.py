@@ -377,6 +377,28 @@ class Bits(Vectors):
         return Vector((1.0 - genome.genes[0], *genome.genes[1:])), (Edit("flip", (0,)),)
 
 
+class Flips(Vectors):
+    """Six places of 0 or 1: 64 genomes."""
+
+    def mutate(self, genome: Vector, rng: Any, marks: Any) -> tuple[Vector, tuple[Edit, ...]]:
+        at = rng.randrange(6)
+        genes = [1.0 - gene if i == at else gene for i, gene in enumerate(genome.genes)]
+        return Vector(tuple(genes)), (Edit("flip", (at,)),)
+
+
+@pytest.mark.parametrize("inherits", [False, True])
+def test_nobody_is_estimated_twice_unless_weights_are_inherited(inherits: bool) -> None:
+    search = lemonade(encoding=Flips(), founders=[Vector((0.0,) * 6)], population=1, offspring=2)
+    search = replace(search, problem=replace(search.problem, inherits=inherits))
+    state, born = begin(), []
+    for _ in range(7):
+        made, asked = search.ask(state)
+        born += [one.genome.key for one in made]
+        state = search.tell(asked, [(one, judge(one)) for one in made])
+    assert (len(set(born)) == len(born)) != inherits
+    assert len(state.memory.get("seen", ())) == (0 if inherits else len(born))
+
+
 def test_an_exhausted_space_repeats_a_parent() -> None:
     search = lemonade(encoding=Bits(), founders=[Vector((1.0, 0, 0, 0, 0, 0))], population=1, proposals=3, offspring=2)
     state = run(search, 2)

@@ -178,7 +178,7 @@ def test_cheap_objectives_are_known_and_the_rest_predicted() -> None:
     search = made("surrogate", objectives=TWO)
     past, _ = past_of(search)
     pool = [Vector((x, 0, 0, 0, 0, 0)) for x in (0.1, 0.4, 0.9)]
-    spread = Spread(search.problem, past, pool, np.random.default_rng(0))
+    spread = Spread(search.problem, past, pool, 0)
     assert np.exp(spread.scores[:, 0]) == pytest.approx(past.losses[:, 1])
     # all three certain to be better than anyone: the one of the least f1 covers most
     gains = spread.gain(np.log(np.full((3, 1), 0.5)), np.full((3, 1), 1e-9), [])
@@ -194,7 +194,7 @@ def test_cheap_objectives_are_known_and_the_rest_predicted() -> None:
 def test_a_cheap_value_that_is_no_number_gains_nothing() -> None:
     search = made("surrogate", objectives=TWO, posed=replace(problem(1, TWO), cheap=lambda genome: {"f1": np.nan}))
     past, _ = past_of(search)
-    spread = Spread(search.problem, past, [Vector((0.1,) * 6)], np.random.default_rng(0))
+    spread = Spread(search.problem, past, [Vector((0.1,) * 6)], 0)
     assert spread.gain(np.zeros((1, 1)), np.ones((1, 1)), []).tolist() == [0.0]
 
 
@@ -202,12 +202,12 @@ def test_what_breaks_a_constraint_gains_nothing() -> None:
     limited = (TWO[0], Objective("f2", max=0.4))
     search = made("surrogate", objectives=limited)
     past, _ = past_of(search)
-    spread = Spread(search.problem, past, [Vector((0.1,) * 6)] * 2, np.random.default_rng(0))
+    spread = Spread(search.problem, past, [Vector((0.1,) * 6)] * 2, 0)
     gains = spread.gain(np.log([[0.9], [0.5]]), np.full((2, 1), 1e-9), [])
     assert gains[0] < gains[1] < 0, "nobody keeps it yet: the least breaker"
     kept = Past(past.members, np.vstack([past.losses[:-1], [0.9, 0.3]]), past.rank)
     kept = replace(kept, rank=search.problem.order(kept.losses)[0])
-    spread = Spread(search.problem, kept, [Vector((0.1,) * 6)] * 2, np.random.default_rng(0))
+    spread = Spread(search.problem, kept, [Vector((0.1,) * 6)] * 2, 0)
     gains = spread.gain(np.log([[0.5], [0.35]]), np.full((2, 1), 1e-9), [])
     assert gains[0] == 0 < gains[1]
 
