@@ -4,12 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export OMP_WAIT_POLICY = passive
 
-.PHONY: help run test slow lint benchmark clean
+.PHONY: help run test slow faults lint benchmark clean
 
 help:
 	@echo "make run        set up and run examples/digits.yaml (under three minutes on two cores)"
 	@echo "make test       set up and run the tests"
 	@echo "make slow       run the slow tests too"
+	@echo "make faults     run the fault suite: kills, full disks, hangs, damage (about half an hour)"
 	@echo "make lint       ruff and mypy --strict"
 	@echo "make benchmark  print the benchmark ratios"
 	@echo "make clean      remove the virtual environment and caches"
@@ -22,6 +23,10 @@ test: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow or not slow" tests/faults tests/contract/test_resume.py \
+	  tests/unit/test_pool.py tests/unit/test_store_faults.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

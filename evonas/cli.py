@@ -10,15 +10,16 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from evonas.core import EvonasError, LockedError, Quantity, RecipeError, StorageError, nearest
-from evonas.report import tables
+from evonas import imported
+from evonas.core import DataError, EvonasError, LockedError, Quantity, RecipeError, StorageError, nearest
+from evonas.report import tables, upkeep
 from evonas.report.progress import Progress
 from evonas.report.tables import Table, duration, number, plain
 
@@ -83,7 +84,7 @@ _Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; may be repeated.")
 ]
 _Workers = Annotated[str | None, typer.Option("--workers", metavar="N", help="Processes at work at a time.")]
-_Pool = Annotated[str | None, typer.Option("--pool", metavar="KIND", help="Where to train: processes, serial.")]
+_Pool = Annotated[str | None, typer.Option("--pool", metavar="KIND", help="Where to train: processes, serial, ray.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print progress and front as JSON lines.")]
 _Output = Annotated[
     Path | None,
@@ -116,6 +117,7 @@ def check(recipe: _RecipePath, set_: _Set = [], runs: _Runs = Path(RUNS)) -> Non
     """Check a recipe and reckon its sizes and cost, without training.
 
     Example: evonas check examples/digits.yaml --set strategy.generations=40
+    Example: evonas check mine.yaml --allow-code
     """
     from evonas import recipe as recipes
 
@@ -139,6 +141,7 @@ def run(
     """Run a search to its end. Ctrl-C stops it cleanly; `evonas resume` goes on exactly where it stood.
 
     Example: evonas run examples/digits.yaml --name first --set strategy.generations=20 --workers 2
+    Example: evonas run mine.yaml --allow-code
     """
     from evonas import recipe as recipes
 
@@ -530,6 +533,75 @@ def compare(
 
 
 @app.command()
+def verify(
+    run: _RunName,
+    runs: _Runs = Path(RUNS),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Breed a run again from its database, without training, and confirm that every individual, species, front and
+    state follows; check all rows and weights files. Names the first difference (exit code 65).
+
+    Example: evonas verify first
+    """
+    folder = _folder(run, runs)
+    from evonas.verify import verify as verified
+
+    with _counting("generations") as told:
+        found = verified(folder, told)
+    _print_json(upkeep.verified_json(found)) if as_json else _print_facts(upkeep.verified(found))
+    if not found.sound:
+        raise DataError("\n".join(found.problems))
+
+
+@app.command()
+def gc(
+    run: _RunName,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted, and its size.")] = False,
+    runs: _Runs = Path(RUNS),
+    as_json: Annotated[bool, typer.Option("--json", help="Print every file as JSON.")] = False,
+) -> None:
+    """Delete what neither the recipe keeps (store.keep_weights, store.keep_generations) nor a resume needs: weights,
+    unfinished files, scratch of workers that are gone; give back what the database does not use.
+
+    Example: evonas gc first --dry-run
+    """
+    folder = _folder(run, runs)
+    from evonas.retention import gc as collect
+
+    found = collect(folder, dry_run)
+    _print_json(upkeep.collected_json(found, dry_run)) if as_json else _print_facts(upkeep.collected(found, dry_run))
+
+
+@app.command()
+def repair(
+    run: _RunName,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FOLDER", help="The new folder; RUN-repaired unless given.")
+    ] = None,
+    runs: _Runs = Path(RUNS),
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was recovered and lost as JSON.")] = False,
+) -> None:
+    """Recover a damaged run folder into a new one, and say what was lost; the damaged one stays as it is. Rows are read
+    wherever they are whole, births and fronts are bred again from the estimates that are left, and what is missing is
+    estimated when the new run is resumed.
+
+    Example: evonas repair first
+    Example: evonas repair first --to runs/second
+    """
+    folder = runs / run if (runs / run).is_dir() else Path(run)
+    from evonas.repair import repair as recover
+
+    found = recover(folder, to)
+    if as_json:
+        _print_json(upkeep.repaired_json(found))
+        return
+    _print_facts(upkeep.repaired(found))
+    _print_table(upkeep.losses(found), Format.table)
+    name = found.folder.name if found.folder.parent == Path(RUNS) else str(found.folder)
+    _suggest([(f"evonas verify {name}", "confirm it"), (f"evonas resume {name}", "go on with it")])
+
+
+@app.command()
 def zoo(format: _Format = Format.table) -> None:
     """List the zoo: published architectures that a recipe may start from (encoding.initial).
 
@@ -602,8 +674,11 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Import what a recipe names as file.py:object: code that you trust.")
+    ] = False,
 ) -> None:
-    """`--debug` is read in `call`, so that it may stand anywhere in the line."""
+    """Both are read in `call`, so that they may stand anywhere in the line."""
 
 
 # ------------------------------------------------------------------------------------------------ errors, exit codes
@@ -616,10 +691,11 @@ def main() -> NoReturn:
 
 def call(arguments: Sequence[str]) -> int:
     """Carries out a command line and returns its exit code; every failure becomes a line or two on stderr."""
-    debug = "--debug" in arguments
+    debug, code = "--debug" in arguments, "--allow-code" in arguments
     warnings.showwarning = _show_warning
     try:
-        app([one for one in arguments if one != "--debug"], prog_name="evonas")
+        with imported.everything() if code else nullcontext():
+            app([one for one in arguments if one not in ("--debug", "--allow-code")], prog_name="evonas")
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except Exception as error:
@@ -825,6 +901,25 @@ def _print_facts(facts: Sequence[tuple[str, str]]) -> None:
     for label, text in facts:
         grid.add_row(Text(label), Text(plain(text)))
     _out().print(grid)
+
+
+def _print_json(data: Mapping[str, Json]) -> None:
+    sys.stdout.write(json.dumps(data) + "\n")
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how much of long work is done: a line that is drawn anew on a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _run_facts(found: Run) -> list[tuple[str, str]]:

@@ -155,7 +155,8 @@ def dumps(value: Json) -> str:
 
 
 def loads(text: str | bytes) -> Json:
-    """Reads JSON and refuses NaN, infinity (also written as 1e999) and nesting too deep, raising DataError."""
+    """Reads JSON and refuses NaN, infinity (also written as 1e999), whole numbers of more than 4,300 digits and nesting
+    too deep, raising DataError."""
 
     def refuse(word: str) -> float:
         raise DataError(f"{word!r} is no JSON number: write a finite one")
@@ -461,9 +462,13 @@ class Estimator(Protocol):
 
 
 class Pool(Protocol):
-    """Where estimates are computed. Every job yields exactly one outcome, in batches as they arrive, in any order."""
+    """Where estimates are computed. Every job that is submitted yields exactly one outcome, in any order.
+
+    `submit` hands jobs over, at any time; `arrived` waits for outcomes and gives those there are, none only where
+    nothing is outstanding."""
 
     workers: int
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[list[Outcome]]: ...
+    def submit(self, jobs: Sequence[Job]) -> None: ...
+    def arrived(self) -> list[Outcome]: ...
     def close(self) -> None: ...

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from evonas import limits
 from evonas.core import DataError, RecipeError, nearest, valid_name
 from evonas.encoding.population import FORMAT
 from evonas.encoding.variation import ACTIVATIONS, AGGREGATIONS, NeatSettings
@@ -20,7 +21,7 @@ from evonas.strategy import NeatStrategySettings
 
 __all__ = ["BrokenConfiguration", "convert", "genome_json"]
 
-MAX_BYTES = 1024 * 1024
+MAX_BYTES = limits.CONFIG_BYTES
 
 
 class BrokenConfiguration(DataError):

@@ -633,7 +633,21 @@ def _metric_class(settings: Measure) -> Any:
         known = [public for public in vars(sys.modules[module]) if public[:1].isupper()]
         close = nearest(name, known).partition("known:")[0] or "see its documentation"
         raise RecipeError(f"objective {settings.name!r}: {module} has no {name!r}; {close}") from None
+    _refuse_loading(found, settings)
     return found
+
+
+_METRICS = tuple(f"torchmetrics.{kind}." for kind in ("classification", "regression", "nominal", "clustering"))
+
+
+def _refuse_loading(metric: Any, settings: Measure) -> None:
+    """Other metrics load networks that their settings name, pickled ones among them; and what is no metric might do
+    anything."""
+    from torchmetrics import Metric
+
+    plain = isinstance(metric, type) and issubclass(metric, Metric) and metric.__module__.startswith(_METRICS)
+    if not plain and not imported.is_granted(str(settings.metric)):
+        raise RecipeError(f"objective {settings.name!r}: {imported.refusal(str(settings.metric))}")
 
 
 def _refuse_wrong_way(metric: Any, settings: Measure) -> None:

@@ -1,4 +1,5 @@
-"""Worker pools: where estimates are computed. `serial` in this process, `processes` in others on this machine.
+"""Worker pools: where estimates are computed. `serial` in this process, `processes` in others on this machine, `ray` on
+the nodes of a cluster.
 
 A lost process loses its own job alone; what hangs is ended at its limit; every job gives exactly one outcome."""
 
@@ -8,18 +9,19 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from evonas import estimate, imported
-from evonas.core import Estimate, Estimator, EvonasError, Job, Outcome, Pool, Settings, dumps
+from evonas.core import Count, Estimate, Estimator, EvonasError, Job, Outcome, Pool, RecipeError, Settings, dumps
 from evonas.estimate import worker
 from evonas.imported import Imported
 from evonas.processes import cause, context, environment, plain_main
@@ -43,7 +45,42 @@ class ProcessesSettings(Settings):
     """How often the job of a killed or crashed process is tried again, with the same seed, before it has failed."""
 
 
-TABLE: dict[str, type[Settings]] = {"serial": SerialSettings, "processes": ProcessesSettings}
+class RaySettings(Settings):
+    """Estimates on the nodes of a Ray cluster, which may join and leave. Needs `pip install 'evonas[ray]'`."""
+
+    kind: Literal["ray"] = "ray"
+    address: str | None = Field(default=None, pattern=r"^(auto|[^\s:/]+:\d{1,5}|\[[\da-fA-F:]+\]:\d{1,5})$")
+    """auto or host:port of a cluster that is there, on a node of which the driver runs; null starts one on this machine
+    that ends with the run."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
+    """Estimates at a time; auto takes as many as the living nodes have room for."""
+    cpus: Literal["auto"] | Annotated[float, Field(gt=0, le=1024)] = "auto"
+    """CPUs that an estimate takes of a node, such as 0.5; auto takes as many as a training has threads."""
+    gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=1024)] = "auto"
+    """GPUs that an estimate takes of a node; 0.25 lets four networks share one. auto takes one where training runs on
+    cuda and a node has any."""
+    memory: Count | None = Field(default=None, ge=1_000_000)
+    """Bytes (also 500M, 2G) that an estimate takes of a node's memory as Ray counts it; null means none."""
+    retries: int = Field(default=2, ge=0, le=100)
+    """How often the job of a killed process or a lost node is tried again, with the same seed, before it has failed."""
+    wait: float = Field(default=300.0, gt=0)
+    """Seconds without a single worker on any node after which a run stops with an error."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole(cls, gpus: float | str) -> float | str:
+        if isinstance(gpus, float) and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus {gpus:g} is not allowed: give a fraction of one, or a whole number")
+        return gpus
+
+
+TABLE: dict[str, type[Settings]] = {"serial": SerialSettings, "processes": ProcessesSettings, "ray": RaySettings}
+
+
+def check(settings: Settings) -> None:
+    """Raises RecipeError where a pool needs a package that is not installed."""
+    if isinstance(settings, RaySettings) and find_spec("ray") is None:
+        raise RecipeError("pool 'ray' needs ray, which is not installed: pip install 'evonas[ray]'")
 
 
 def build(settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: bool = False) -> Pool:
@@ -56,10 +93,22 @@ def build(settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: b
         return Serial(estimate.build(recipe, None, final))
     if isinstance(settings, ProcessesSettings):
         return Processes(settings, recipe, scratch, final)
+    if isinstance(settings, RaySettings):
+        check(settings)
+        from evonas.cluster import Cluster
+
+        return Cluster(settings, recipe, scratch, final)
     if isinstance(settings, Imported):
         made: Pool = imported.load(settings.kind)(settings, recipe, scratch, final)
         return made
     return Serial(estimate.build(recipe, None, final))
+
+
+def drain(workers: Pool, jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
+    """The outcomes of a pool that has nothing else to do, as they arrive."""
+    workers.submit(jobs)
+    while arrived := workers.arrived():
+        yield arrived
 
 
 # ------------------------------------------------------------------------------------------------------------ serial
@@ -74,18 +123,19 @@ class Serial:
 
     def __init__(self, estimator: Estimator) -> None:
         self.estimator = estimator
+        self._waiting: deque[Job] = deque()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
-        """Exactly one outcome per job."""
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Jobs that wait until `arrived` computes them."""
+        self._waiting.extend(jobs)
+
+    def arrived(self) -> list[Outcome]:
+        """At least one outcome while there are jobs."""
         batch: list[Outcome] = []
-        began = time.monotonic()
-        for job in jobs:
-            batch.append(self.estimator.estimate(job))
-            if time.monotonic() - began >= self.BATCH:
-                yield batch
-                batch, began = [], time.monotonic()
-        if batch:
-            yield batch
+        until = time.monotonic() + self.BATCH
+        while self._waiting and (not batch or time.monotonic() < until):
+            batch.append(self.estimator.estimate(self._waiting.popleft()))
+        return batch
 
     def close(self) -> None:
         """Ends what the estimator itself may have started."""
@@ -105,9 +155,16 @@ class _Attempt:
 
 
 class _Worker:
-    """The driver's end of one worker process."""
+    """The driver's end of one worker process, and the jobs that it has: the first is under way, others are tiny ones
+    that wait there, so that it never waits for the driver."""
 
-    def __init__(self, context: Any, assignment: worker.Assignment) -> None:
+    AHEAD = 0.1
+    """Seconds of work that a process may have before it."""
+    MOST = 64
+    BYTES = 50_000
+    """Most jobs, and bytes of them, that it may have: the pipe must take them while it sends an outcome itself."""
+
+    def __init__(self, context: Any, assignment: worker.Assignment, watched: bool) -> None:
         self.pipe, theirs = context.Pipe()
         their_life, self._life = context.Pipe(duplex=False)
         arguments = (theirs, their_life, assignment.to_bytes())
@@ -117,17 +174,33 @@ class _Worker:
             self.process.start()
         theirs.close()
         their_life.close()
-        self.attempt: _Attempt | None = None
-        self.ready = self.keep = False
+        self.attempts: deque[_Attempt] = deque()
+        self.ready = self.keep = self.full = False
         self.worked = 0.0
+        self._done = 0
+        self._sizes: deque[int] = deque()
+        self._watched = watched
         self._since = time.monotonic()
         self._memory = 0
 
-    def give(self, attempt: _Attempt) -> None:
-        """Sends a job. Raises OSError where the process is gone."""
-        self.attempt = attempt
-        self.pipe.send_bytes(dumps(attempt.job.to_json()).encode())
-        self._start_clock()
+    def give(self, attempt: _Attempt) -> bool:
+        """Sends a job, unless it is one too many. Raises OSError where the process is gone."""
+        message = dumps(attempt.job.to_json()).encode()
+        if self.attempts and sum(self._sizes) + len(message) > self.BYTES:
+            return False
+        self.pipe.send_bytes(message)
+        self.attempts.append(attempt)
+        self._sizes.append(len(message))
+        if len(self.attempts) == 1:
+            self._start_clock()
+        return True
+
+    @property
+    def room(self) -> int:
+        """How many more jobs it may have beside the one under way, by how long those before took."""
+        if self.full or not self._done or not self.worked:
+            return 0
+        return min(int(self.AHEAD * self._done / self.worked), self.MOST) - len(self.attempts)
 
     def greeted(self, message: bytes) -> None:
         """The process is up; its first job begins now."""
@@ -136,13 +209,17 @@ class _Worker:
 
     def _start_clock(self) -> None:
         self._since = time.monotonic()
-        with suppress(Exception):  # gone already: its pipe will tell
-            self._memory = estimate.private_memory(self.process.pid)
+        if self._watched:
+            with suppress(Exception):  # gone already: its pipe will tell
+                self._memory = estimate.private_memory(self.process.pid)
 
     def finished(self) -> None:
-        """Its job is done."""
+        """Its first job is done, and the next begins."""
         self.worked += self.elapsed
-        self.attempt = None
+        self._done += 1
+        self.attempts.popleft()
+        self._sizes.popleft()
+        self._start_clock()
 
     @property
     def elapsed(self) -> float:
@@ -178,7 +255,7 @@ class Processes:
     """Estimates in processes that are forked from one server with torch loaded, or spawned where there is no fork.
 
     A process takes jobs until it has worked for a second, so that long estimates have one each and tiny ones share the
-    start. Rows are laid into files once and mapped by all workers."""
+    start; the next one starts meanwhile. Rows are laid into files once and mapped by all workers."""
 
     RETIRE = 1.0
     """Seconds of work after which a process makes place for a fresh one; its start takes about 0.02 s."""
@@ -190,9 +267,16 @@ class Processes:
     """Seconds between SIGTERM and SIGKILL."""
     LOOK = 0.05
     """Seconds between looks at the memory of workers with a limit."""
+    BATCH = 0.02
+    """Seconds for which tiny jobs are gathered before they are handed over."""
 
     def __init__(
-        self, settings: ProcessesSettings, recipe: Mapping[str, Any], scratch: Path, final: bool = False
+        self,
+        settings: ProcessesSettings,
+        recipe: Mapping[str, Any],
+        scratch: Path,
+        final: bool = False,
+        stage: Callable[[Mapping[str, Any], Path, bool], Path | None] = estimate.stage,
     ) -> None:
         section = recipe["final" if final else "estimator"]
         self._recipe, self._final, self._scratch = recipe, final, scratch
@@ -202,81 +286,128 @@ class Processes:
         self._context, self._forks = context("evonas.estimate.preload")
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, _Worker] = {}
+        self._waiting: deque[_Attempt] = deque()
+        self._lost: list[Outcome] = []
         shutil.rmtree(scratch, ignore_errors=True)
-        self._folder = estimate.stage(recipe, scratch, final)
+        self._folder = stage(recipe, scratch, final)
 
     # running ----------------------------------------------------------------------------------------------------
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
-        """Exactly one outcome per job, as they arrive. Raises EvonasError where workers cannot start at all."""
-        waiting = deque(_Attempt(job) for job in jobs)
-        try:
-            while waiting or self._busy:
-                arrived = [*self._assign(waiting), *self._received(waiting), *self._expired()]
-                if arrived:
-                    yield arrived
-        finally:
-            self._end(self._busy.values())
-            self._busy.clear()
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Jobs for the next workers that are free, some of which begin at once."""
+        self._waiting.extend(_Attempt(job) for job in jobs)
+        self._lost += self._assign()
 
-    def _assign(self, waiting: deque[_Attempt]) -> list[Outcome]:
-        """Gives jobs to idle and new workers; outcomes only where a job has lost its last worker."""
+    def arrived(self) -> list[Outcome]:
+        """At least one outcome while there are jobs, as they arrive. Raises EvonasError where workers cannot start at
+        all."""
+        arrived, self._lost = self._lost, []
+        while not arrived and (self._waiting or self._busy):
+            arrived = [*self._assign(), *self._received(), *self._expired()]
+        until = time.monotonic() + self.BATCH
+        while arrived and self._quick() and (left := until - time.monotonic()) > 0:
+            arrived += [*self._assign(), *self._received(left)]
+        return arrived
+
+    def _quick(self) -> bool:
+        """Whether workers are at tiny jobs, of which many are handed over at once, so that they cost few commits."""
+        return any(len(busy.attempts) > 1 for busy in self._busy.values())
+
+    def _assign(self) -> list[Outcome]:
+        """Gives jobs to idle and new workers, and tiny ones to workers that will soon be done; outcomes only where a
+        job has lost its last worker."""
         lost = []
-        while waiting and len(self._busy) < self.workers:
-            attempt = waiting.popleft()
+        while self._waiting and len(self._busy) < self.workers:
+            attempt = self._waiting.popleft()
             chosen = self._idle.pop() if self._idle else self._new()
             try:
                 chosen.give(attempt)
                 self._busy[chosen.pipe] = chosen
             except OSError:
-                lost += self._retried(chosen, attempt, waiting)
+                if chosen.ready:  # it died while it had nothing to do: that is no try of this job
+                    chosen.bury(self.MERCY)
+                    self._waiting.appendleft(attempt)
+                else:
+                    lost += self._retried(chosen, attempt)
+        busy = self._busy.values()
+        while self._waiting and (roomy := [one for one in busy if one.room > 0 and not self._old(one)]):
+            self._ahead(max(roomy, key=lambda one: one.room))
+        if self._waiting and self._forks and not self._idle and all(one.ready and not one.keep for one in busy):
+            self._idle.append(self._new())  # it starts while the others work
         return lost
+
+    def _ahead(self, chosen: _Worker) -> None:
+        """One more job for a worker that is at another; where it takes none, it gets no more before it is free."""
+        try:
+            chosen.full = not chosen.give(self._waiting[0])
+        except OSError:  # its death is heard of when its outcomes have been read
+            chosen.full = True
+        if not chosen.full:
+            self._waiting.popleft()
+
+    def _old(self, chosen: _Worker) -> bool:
+        """Whether it makes place for a fresh process when it is free."""
+        return self._forks and not chosen.keep and chosen.worked >= self.RETIRE
 
     def _new(self) -> _Worker:
         taken = {busy.slot for busy in self._busy.values()}
-        slot = next(number for number in range(self.workers) if number not in taken)
+        slot = next((number for number in range(self.workers) if number not in taken), 0)
         folder = None if self._folder is None else str(self._folder)
-        return _Worker(self._context, worker.Assignment(self._recipe, folder, self._final, slot, os.getcwd()))
+        code = imported.granted()
+        assignment = worker.Assignment(self._recipe, folder, self._final, slot, os.getcwd(), code)
+        return _Worker(self._context, assignment, self._memory_limit is not None)
 
-    def _received(self, waiting: deque[_Attempt]) -> list[Outcome]:
-        """Waits until a worker has something to say or a limit may be passed, and takes what there is."""
+    def _received(self, most: float | None = None) -> list[Outcome]:
+        """Waits until a worker has something to say or a limit may be passed, `most` seconds, and takes what there
+        is."""
+        patience = self._patience()
+        shortest = min((one for one in (patience, most) if one is not None), default=None)
         outcomes = []
-        for pipe in wait(list(self._busy), self._patience()):
-            outcomes += self._heard(self._busy[cast(Connection, pipe)], waiting)
+        for pipe in wait(list(self._busy), shortest):
+            outcomes += self._heard(self._busy[cast(Connection, pipe)])
         return outcomes
 
-    def _heard(self, chosen: _Worker, waiting: deque[_Attempt]) -> list[Outcome]:
-        attempt = chosen.attempt
-        assert attempt is not None
+    def _heard(self, chosen: _Worker) -> list[Outcome]:
         try:
             message = chosen.pipe.recv_bytes()
             weights = chosen.pipe.recv_bytes() if message[:1] == worker.ESTIMATE else b""
         except (EOFError, OSError):
-            del self._busy[chosen.pipe]
-            return self._retried(chosen, attempt, waiting)
+            first, *others = self._given_back(chosen)
+            self._waiting.extendleft(reversed(others))  # the process died of its first job, not of these
+            return self._retried(chosen, first)
         if message[:1] == worker.READY:
             chosen.greeted(message)
             return []
-        del self._busy[chosen.pipe]
         if message[:1] == worker.BROKEN:
+            del self._busy[chosen.pipe]
             chosen.bury(self.MERCY)
             raise EvonasError(f"a worker cannot start: {message[1:].decode()}")
         chosen.finished()
-        self._release(chosen)
+        if not chosen.attempts:
+            self._release(chosen)
         return [worker.decoded(message[1:], weights)]
 
+    def _given_back(self, chosen: _Worker) -> list[_Attempt]:
+        """The jobs of a worker that computes none of them any more."""
+        del self._busy[chosen.pipe]
+        attempts = list(chosen.attempts)
+        chosen.attempts.clear()
+        return attempts
+
     def _release(self, chosen: _Worker) -> None:
-        if self._forks and not chosen.keep and chosen.worked >= self.RETIRE:
+        del self._busy[chosen.pipe]
+        chosen.full = False
+        if self._old(chosen):
             chosen.dismiss()
         else:
             self._idle.append(chosen)
 
-    def _retried(self, lost: _Worker, attempt: _Attempt, waiting: deque[_Attempt]) -> list[Outcome]:
+    def _retried(self, lost: _Worker, attempt: _Attempt) -> list[Outcome]:
         """The job of a dead worker goes to the front of the queue, until it has cost too many."""
         why = cause(lost.bury(self.MERCY))
         attempt.lost += 1
         if attempt.lost <= self._retries:
-            waiting.appendleft(attempt)
+            self._waiting.appendleft(attempt)
             return []
         often = f" in each of {attempt.lost} attempts" if attempt.lost > 1 else ""
         return [Outcome(Estimate.failed(attempt.job.id, f"its worker process {why}{often}"))]
@@ -301,11 +432,11 @@ class Processes:
             reason = self._broken(busy)
             if reason is None or busy.pipe.poll():
                 continue
-            assert busy.attempt is not None
-            del self._busy[busy.pipe]
-            self._end([busy])
             cost = {"seconds": busy.elapsed}
-            outcomes.append(Outcome(Estimate.failed(busy.attempt.job.id, reason, cost)))
+            first, *others = self._given_back(busy)
+            self._waiting.extendleft(reversed(others))
+            self._end([busy])
+            outcomes.append(Outcome(Estimate.failed(first.job.id, reason, cost)))
         return outcomes
 
     def _broken(self, busy: _Worker) -> str | None:
@@ -325,6 +456,7 @@ class Processes:
         self._end([*self._busy.values(), *self._idle])
         self._busy.clear()
         self._idle.clear()
+        self._waiting.clear()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _end(self, workers: Iterable[_Worker]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from evonas import encoding, estimate, strategy, task
 from evonas.estimate import PopulationSettings, TrainSettings
-from evonas.recipe import Recipe
+from evonas.recipe import Recipe, permit
 from evonas.strategy.problem import begin
 
 SAMPLE = 200
@@ -71,6 +71,7 @@ def preview(recipe: Recipe, runs: Path = Path("runs")) -> Preview:
     """Reads the task and draws the first generation. Raises RecipeError and DataError as a start of the run would.
 
     `runs` is where runs are found that the recipe begins from."""
+    permit(recipe)
     solved = task.build(recipe.task)
     rows = {} if hasattr(solved, "rollout") else solved.sizes(recipe.seed)
     shape = solved.shape()

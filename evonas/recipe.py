@@ -59,8 +59,13 @@ class StoreSettings(Settings):
     """Individuals to keep: all, or the front with each generation's champions of the species, which is what auto does
     where whole populations are estimated at once. Either way a run resumes exactly."""
 
-    keep_weights: Literal["front", "all"] = "front"
-    """Trained weights to keep: those of the front and the population, or of every individual."""
+    keep_weights: Literal["champions", "front", "all"] = "front"
+    """Trained weights to keep: those of the front and the population, of every individual, or of the champions alone:
+    the best of the front in each objective, its knee, and the best of each species. Where weights are inherited the
+    champions' are those of front and population too, since children begin with them. Networks that were tested keep
+    theirs."""
+    keep_generations: int = Field(default=0, ge=0)
+    """Also keep the weights of everyone who was born in so many of the last generations."""
 
 
 class BudgetSettings(Settings):
@@ -144,8 +149,9 @@ def read(source: str | Path | Mapping[str, Json], overrides: Mapping[str, str] =
 
 
 def from_json(data: Mapping[str, Json]) -> Recipe:
-    """A resolved recipe, as a run folder keeps it."""
-    return _checked(Draft("the run's recipe", dict(data)))
+    """A resolved recipe, as a run folder keeps it. Code and files that it names need not be here: whoever runs it will
+    be told."""
+    return _checked(Draft("the run's recipe", dict(data)), _KEPT)
 
 
 def override(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
@@ -308,19 +314,54 @@ def _convertible(section: dict[str, Json], place: Place, kind: Json) -> dict[str
     return {key: value for key, value in section.items() if key in new.model_fields or key not in old.model_fields}
 
 
+# ------------------------------------------------------------------------------------------------------- whose code
+
+
+_THIS_MACHINE = ("auto", "127.", "localhost:", "[::1]:")
+
+
+def own_code(recipe: Recipe) -> dict[Place, str]:
+    """What a recipe would import, by its place: objects in the place of table entries, functions, environments and
+    modules that a search begins from; and a cluster elsewhere, which could run anything here."""
+    named: dict[Place, object] = {(room, "kind"): getattr(recipe, room).kind for room in _ROOMS}
+    named |= {("task", key): getattr(recipe.task, key, None) for key in ("function", "environment")}
+    named["estimator", "function"] = getattr(recipe.estimator, "function", None)
+    address = getattr(recipe.pool, "address", None)  # the head of a Ray cluster sends pickles
+    named["pool", "address"] = address if address and not address.startswith(_THIS_MACHINE) else None
+    for i, one in enumerate(recipe.objectives):
+        named["objectives", i, "function"] = one.function
+        named |= {("objectives", i, "of", at, "function"): part.function for at, part in enumerate(one.of)}
+    for i, entry in enumerate(getattr(recipe.encoding, "initial", ())):
+        named["encoding", "initial", i] = entry if imported.is_path(entry) and not entry.startswith("run:") else None
+    return {place: what for place, what in named.items() if isinstance(what, str) and ":" in what}
+
+
+def permit(recipe: Recipe, allow_code: bool = False) -> None:
+    """Grants what a recipe would import where its user allows that; else InvalidRecipe with every path that is not
+    granted yet."""
+    code = own_code(recipe)
+    if allow_code:
+        imported.grant(code.values())
+    refused = [Mistake(place, imported.refusal(path)) for place, path in code.items() if not imported.is_granted(path)]
+    Draft("recipe", {}).refuse(refused)
+
+
 # --------------------------------------------------------------------------------------------------------- checking
 
 
-def _checked(draft: Draft) -> Recipe:
+def _checked(draft: Draft, rules: Sequence[Rule] | None = None) -> Recipe:
     _refuse_newer(draft)
-    recipe, wrong = examined(draft.data, draft.folder, draft.wrong)
+    recipe, wrong = examined(draft.data, draft.folder, draft.wrong, RULES if rules is None else rules)
     draft.refuse(wrong)
     assert recipe is not None, "only a draft with mistakes has no sound part"
     return recipe
 
 
 def examined(
-    data: Mapping[str, Json], folder: Path | None = None, wrong: Sequence[Mistake] = ()
+    data: Mapping[str, Json],
+    folder: Path | None = None,
+    wrong: Sequence[Mistake] = (),
+    rules: Sequence[Rule] | None = None,
 ) -> tuple[Recipe | None, list[Mistake]]:
     """The recipe that a mapping describes, with relative paths taken from `folder`, and everything that is wrong with
     it beside what was `wrong` already; with mistakes it is their part that is sound, or None."""
@@ -332,7 +373,7 @@ def examined(
     if recipe is not None:
         recipe = _located(recipe, folder)
         spoilt = {mistake.place[0] for mistake in wrong if mistake.place}
-        wrong += [mistake for rule in RULES if not spoilt & rule.needs for mistake in rule.broken(recipe)]
+        wrong += [mistake for rule in rules or RULES if not spoilt & rule.needs for mistake in rule.broken(recipe)]
     return recipe, wrong
 
 
@@ -512,6 +553,14 @@ def _uncounted(recipe: Recipe) -> Iterator[Mistake]:
             yield Mistake(("budget", key), text)
 
 
+def _no_window(recipe: Recipe) -> Iterator[Mistake]:
+    """A whole population is estimated at once: nothing else can be under way."""
+    size = getattr(recipe.strategy, "window", 1)
+    if size > 1 and isinstance(recipe.estimator, estimate.PopulationSettings):
+        text = f"{size} generations at once are not for estimator 'population', which takes each as a whole: set 1"
+        yield Mistake(("strategy", "window"), text)
+
+
 def _faceless(recipe: Recipe) -> Iterator[Mistake]:
     """What a strategy asks of an encoding beyond making, mutating and mating."""
     has = getattr(recipe.encoding, "faces", None)
@@ -666,16 +715,29 @@ def _own_code_absent(room: str) -> Callable[[Recipe], Iterator[Mistake]]:
     return broken
 
 
+def _pool_absent(recipe: Recipe) -> Iterator[Mistake]:
+    try:
+        pool.check(recipe.pool)
+    except RecipeError as error:
+        yield Mistake(("pool", "kind"), str(error))
+
+
 _ROOMS = ("task", "encoding", "strategy", "estimator", "pool")
-RULES = (
+_HERE = (
     *(Rule(frozenset({room}), _own_code_absent(room)) for room in _ROOMS),
-    Rule(frozenset({"objectives"}), _names_twice),
     Rule(frozenset({"objectives"}), _objectives_absent),
+    Rule(frozenset({"pool"}), _pool_absent),
+)
+"""What must be here for a recipe to be run."""
+
+_KEPT = (
+    Rule(frozenset({"objectives"}), _names_twice),
     Rule(frozenset({"task", "objectives", "estimator"}), _untrained_objectives),
     Rule(frozenset({"task", "objectives", "estimator"}), _recorded_by_none),
     Rule(frozenset({"task", "estimator"}), _no_table),
     Rule(frozenset({"task", "estimator", "budget"}), _uncounted),
     Rule(frozenset({"encoding", "strategy"}), _faceless),
+    Rule(frozenset({"strategy", "estimator"}), _no_window),
     Rule(frozenset({"task", "encoding", "estimator"}), _no_whole_population),
     Rule(frozenset({"encoding", "estimator", "final"}), _nothing_to_inherit),
     Rule(frozenset({"strategy", "estimator"}), _nothing_to_continue),
@@ -686,6 +748,7 @@ RULES = (
     Rule(frozenset({"objectives", "strategy"}), _nothing_cheap),
     Rule(frozenset({"objectives", "strategy"}), _one_objective),
 )
+RULES = (*_HERE, *_KEPT)
 
 
 # ------------------------------------------------------------------------------------------------ writing, comparing

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from evonas import agreement, encoding, objective, pareto, task
+from evonas import agreement, encoding, objective, pareto, shapes, task
 from evonas import recipe as recipes
 from evonas.cohort import Everyone, Scored
 from evonas.core import Estimate, Genome, Individual, Objective, RecipeError, State
@@ -139,7 +139,7 @@ class Run:
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
-        return objective.resolve(self.recipe.objectives)
+        return tuple(map(objective.described, objective.parse(self.recipe.objectives)))
 
     @cached_property
     def task(self) -> task.Task:
@@ -147,8 +147,7 @@ class Run:
 
     @cached_property
     def encoding(self) -> Any:
-        shape = self.store.about["task"]
-        return encoding.build(self.recipe.encoding, tuple(shape["input"]), shape["outputs"])
+        return encoding.readable(self.recipe.encoding, *shapes.shape_of(self.store.about))
 
     @property
     def status(self) -> str:
@@ -171,7 +170,7 @@ class Run:
 
     def generations(self) -> list[dict[str, Any]]:
         """One mapping per completed generation: number, evaluations, hypervolume, failures, seconds, best values."""
-        return self.store.generations()
+        return [{"best": {}, "failed": 0, "species": 0, **row} for row in self.store.generations()]
 
     def events(self) -> list[dict[str, Any]]:
         """What happened to the run: started, resumed, warnings, tests."""
@@ -223,7 +222,7 @@ class Run:
         Objectives whose values span orders of magnitude, such as sizes, count by their logarithm."""
         ids = self.store.front()
         estimates = self.store.estimates(ids)
-        return self._knee([estimates[id] for id in sorted(estimates)])
+        return self.knee_of([estimates[id] for id in sorted(estimates)])
 
     def species(self) -> list[dict[str, Any]]:
         """Species over the generations: species (its id), generation, size, best, representative, born, improved."""
@@ -290,7 +289,7 @@ class Run:
         estimate = self.estimate(id)
         sha = final[-1] if final else estimate.weights if estimate else None
         if sha is not None and self.store.has_weights(sha):
-            return network.bare(self.store.weights(sha))
+            return network.bare(self.store.weights(sha, network.most_bytes(self.plan(id))))
         if sha is None and (plan := self.plan(id)).is_graph:
             return network.to_bytes(network.build(plan))
         if sha is not None:
@@ -492,7 +491,8 @@ class Run:
             columns.append([one.loss(math.log(value) if wide else value) for value in values])
         return [list(row) for row in zip(*columns, strict=True)]
 
-    def _knee(self, front: Sequence[Estimate]) -> int | None:
+    def knee_of(self, front: Sequence[Estimate]) -> int | None:
+        """Id of the one with the best trade-off among estimates, None of fewer than three."""
         at = pareto.knee(self._scaled(front)) if front else None
         return None if at is None else front[at].id
 
@@ -503,7 +503,7 @@ class Run:
     def _rows(self, ids: Sequence[int] | None) -> list[Row]:
         estimates = self.store.estimates(ids)
         front = self.store.front()
-        knee = self._knee([estimates[id] for id in front if id in estimates])
+        knee = self.knee_of([estimates[id] for id in front if id in estimates])
         tested = {test["id"]: test["values"] for test in self.store.tests()}
         individuals = list(self.store.individuals(ids, self.encoding.from_json))
         finished = len(self.generations())

@@ -8,17 +8,19 @@ import os
 import platform
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from evonas import agreement, encoding, estimate, native, objective, pool, strategy, task, tracking, zoo
+from evonas import agreement, encoding, estimate, native, objective, pool, retention, strategy, task, tracking, zoo
 from evonas import recipe as recipes
 from evonas.cohort import Cohort, Scored, Scores
 from evonas.core import (
@@ -44,7 +46,8 @@ from evonas.processes import Stop
 from evonas.report.progress import Progress
 from evonas.results import Run
 from evonas.store import Store
-from evonas.strategy.problem import Problem, affordable, begin, exhausted, left
+from evonas.strategy.problem import Problem, affordable, begin, exhausted
+from evonas.strategy.window import Window
 from evonas.task.data import Data, TaskShape
 
 Observer = Callable[[Progress], None]
@@ -61,6 +64,20 @@ class Interrupted(EvonasError):
 # ------------------------------------------------------------------------------------------------------- the loop
 
 
+@dataclass(eq=False)
+class _Batch:
+    """A generation under way: who was born, the estimates that are there, the weights that its children begin with,
+    and the seconds that went into asking for it."""
+
+    born: Sequence[Individual]
+    known: dict[int, Estimate] = field(default_factory=dict)
+    heirs: frozenset[str] = frozenset()
+
+    @cached_property
+    def ids(self) -> frozenset[int]:
+        return frozenset(one.id for one in self.born)
+
+
 @dataclass(frozen=True)
 class _Search:
     """One run under way: its folder, its strategy, its workers, and who watches; of a new one also its founders."""
@@ -72,14 +89,18 @@ class _Search:
     stop: Stop
     founders: Sequence[Settled] = ()
     past: _Past = field(default_factory=lambda: _Past())
+    flight: deque[_Batch] = field(default_factory=deque)
+    failures: _Failures = field(default_factory=lambda: _Failures())
 
     def follow(self, state: State) -> State:
         """Generations until the recipe's last one, until its goal is first reached, or until nothing is asked for."""
+        self._take_up(state)
         while state.generation < self.run.recipe.strategy.generations and not exhausted(self.budget, state):
-            before, state = state, self.generation(state)
-            if state is before:
+            before, after = state, self.generation(state)
+            if after is None:
                 self.run.store.event("exhausted", f"the strategy asks for nothing after {state.evaluations} estimates")
                 break
+            state = after
             if _goal(before) is None and _goal(state) is not None:
                 break
         return state
@@ -88,6 +109,11 @@ class _Search:
     def budget(self) -> Mapping[str, float]:
         """What the run may spend."""
         return self.run.recipe.budget.limits
+
+    @cached_property
+    def window(self) -> Window:
+        """How many generations are under way at once."""
+        return Window.of(self.run.recipe.strategy, self.strategy, self.run.encoding, self.budget)
 
     def caught_up(self, state: State) -> State:
         """The newest state: generations after the last snapshot of a population are bred again from their scores."""
@@ -103,41 +129,78 @@ class _Search:
             state = self.strategy.tell(asked, Scored(self._cohort(born), scores))
         return state
 
-    def generation(self, state: State) -> State:
-        """One generation, which commits with its state in one transaction; where nothing is asked for, the state as it
-        is."""
+    def generation(self, state: State) -> State | None:
+        """One generation, which commits with its state in one transaction; None where nothing is asked for."""
         began = time.monotonic()
-        born, asked = self.strategy.ask(state)
-        if not len(born):
-            return state
-        room = left(self.budget, state)
-        if room is not None and room < len(born):  # a part of a cohort is none: its individuals are stored one by one
-            born = born[:room]
         whole = whole_population(self.workers)
-        done = self._one_by_one(born, asked) if whole is None else self._together(whole, born, asked)
-        done = replace(done, scored=affordable(self.budget, asked, done.scored))
-        state = self.strategy.tell(asked, done.scored)
+        state = self._asked(state, lay=whole is None)
+        if not self.flight:
+            return None
+        done = self._awaited(state) if whole is None else self._together(whole, self.flight[0].born, state)
+        done = replace(done, scored=affordable(self.budget, state, done.scored))
+        self.flight.popleft()
+        state = self.window.tell(state, done.scored, [batch.born for batch in self.flight])
         with self.stop.held():
             stats = self.run.statistics(state, done.scored)
             self._commit(state, stats | {"engine_seconds": time.monotonic() - began - done.seconds}, done)
         self.watch.generation(state, done.failed)
-        refuse_hopeless(state, done.scored)
+        self.failures.told(state, done.scored)
         return state
 
-    def _one_by_one(self, born: Sequence[Individual], asked: State) -> _Done:
-        """Every estimate commits as it arrives, so that a killed run loses only those under way."""
+    def _asked(self, state: State, lay: bool) -> State:
+        """The state after as many generations were asked for as may be under way; `lay` begins their estimates."""
+        while (asked := self.window.ask(state, [batch.born for batch in self.flight])) is not None:
+            born, after = asked
+            self.flight.append(self._begun(born, state) if lay else _Batch(born))
+            state = after
+        return state
+
+    def _take_up(self, state: State) -> None:
+        """Begins again what was under way when the state was committed: asked for and not told."""
+        if self.window.size == 1:
+            return
+        ids = [id for id in self.run.store.born_since(state.generation) if id < state.next_id]
+        waiting = self.run.store.individuals(ids, self.run.encoding.from_json)
+        for _, born in groupby(waiting, key=lambda one: one.birth):
+            self.flight.append(self._begun(tuple(born), state))
+
+    def _begun(self, born: Sequence[Individual], state: State) -> _Batch:
+        """A generation whose births are laid and whose estimates are under way."""
         store = self.run.store
         with self.stop.held():
             store.lay(born)
         known = store.estimates([individual.id for individual in born])
-        self.watch.batch(asked, known.values(), len(born))
-        due = [one for one in born if one.id not in known]
-        arriving = _Timed(self.workers.run(self.jobs(due, asked, born[0].id if born else 0)))
-        for outcomes in arriving:
-            with self.stop.held():
-                known |= store.commit(outcomes)
-            self.watch.batch(asked, known.values(), len(born))
-        return _Done([(individual, known[individual.id]) for individual in born], arriving.seconds)
+        jobs = self.jobs([one for one in born if one.id not in known], state, self._settled_before(born[0]))
+        self.workers.submit(jobs)
+        return _Batch(born, known, frozenset(one.sha256 for job in jobs for one in job.parents))
+
+    def _settled_before(self, one: Individual) -> int:
+        """The lowest id of those who had not been told yet when this one was asked for."""
+        if self.window.size == 1:
+            return one.id
+        return self.run.store.born_since(max(one.birth - self.window.size + 1, min(one.birth, 1)))[0]
+
+    def _awaited(self, state: State) -> _Done:
+        """The oldest generation under way. Every estimate commits as it arrives, so that a killed run loses only those
+        that no worker has finished."""
+        batch, seconds = self.flight[0], 0.0
+        self.watch.batch(state, batch.known.values(), len(batch.born))
+        while len(batch.known) < len(batch.born):
+            began = time.monotonic()
+            outcomes = self.workers.arrived()
+            seconds += time.monotonic() - began
+            if not outcomes:
+                lost = len(batch.born) - len(batch.known)
+                raise EvonasError(f"pool {self.run.recipe.pool.kind} gave no outcome for {lost} of its jobs")
+            self._file(outcomes)
+            self.watch.batch(state, batch.known.values(), len(batch.born))
+        return _Done([(individual, batch.known[individual.id]) for individual in batch.born], seconds)
+
+    def _file(self, outcomes: Sequence[Outcome]) -> None:
+        with self.stop.held():
+            stored = self.run.store.commit(outcomes)
+        for batch in self.flight:
+            batch.known |= {id: one for id, one in stored.items() if id in batch.ids}
 
     def _together(self, whole: Whole, born: Sequence[Individual], asked: State) -> _Done:
         """The whole population at once; its scores are kept with the generation."""
@@ -172,7 +235,7 @@ class _Search:
 
     def jobs(self, due: Sequence[Individual], state: State, first: int = 0) -> list[Job]:
         """The estimates to compute as plain data, their seeds named by the run's seed and the individual's id.
-        `first` is the lowest id of this generation: where trainings may be ended early, those before it judge them.
+        Where trainings may be ended early, those of ids below `first` judge them: all that was told by then.
 
         With inherited weights a child's job names those of its parents; where one of them has none, the child begins
         from scratch. Raises DataError for weights that are missing or damaged.
@@ -210,7 +273,7 @@ class _Search:
         store = self.run.store
         wanted = {id for one in due for id in one.parents}
         known = {id: state.estimates[id] for id in wanted if id in state.estimates}
-        if self.run.recipe.store.keep_weights == "all":
+        if self.run.recipe.store.keep_weights == "all" or self.window.size > 1:
             known |= store.estimates(wanted - known.keys())
         return {id: heritage(store, id, one.weights) for id, one in known.items() if one.weights}
 
@@ -223,13 +286,12 @@ class _Search:
         return (Heritage(self.run.encoding.to_json(one.genome), str(path), founder.weights),)
 
     def collect(self, state: State) -> None:
-        """Deletes the weights of the dead. Population, front and tested networks keep theirs, and those who were born
-        after this state: where an older one is replayed they are not trained again."""
-        if self.run.recipe.store.keep_weights == "front":
-            store = self.run.store
-            tested = {test["weights"] for test in store.tests()}
-            living = {estimate.weights for estimate in state.estimates.values()}
-            store.collect({sha for sha in tested | living if sha} | store.weights_since(state.next_id))
+        """Deletes the weights of the dead. Population, front, tested networks and the parents of those under way keep
+        theirs, and those who were born after this state: where an older one is replayed they are not trained again."""
+        if self.run.recipe.store.keep_weights != "all":
+            heirs = {sha for batch in self.flight for sha in batch.heirs}
+            since = self.flight[0].born[0].id if self.flight else state.next_id
+            self.run.store.collect(retention.kept(self.run, state) | heirs | self.run.store.weights_since(since))
 
 
 class _Past:
@@ -287,25 +349,32 @@ class _Done:
         return sum(estimate.status == "failed" for _, estimate in self.scored)
 
 
-class _Timed:
-    """Outcomes as they arrive, and the seconds that were spent waiting for them: the rest is the engine's own time."""
-
-    def __init__(self, outcomes: Iterator[list[Outcome]]) -> None:
-        self._outcomes = outcomes
-        self.seconds = 0.0
-
-    def __iter__(self) -> Iterator[list[Outcome]]:
-        while True:
-            began = time.monotonic()
-            arrived = next(self._outcomes, None)
-            self.seconds += time.monotonic() - began
-            if arrived is None:
-                return
-            yield arrived
-
-
 HOPELESS = 10
 """Networks that must have failed where they are estimated one by one: a table's first may happen to have no value."""
+
+IN_A_ROW = 50
+"""Networks that fail one after the other before a run stops that has bred from others: a disk that went away, a
+changed driver. Where nine of ten fail for good reasons, one run in 200 is stopped in vain, and can be resumed."""
+
+
+class _Failures:
+    """Counts how many have failed in a row since the run was started or resumed."""
+
+    def __init__(self) -> None:
+        self._row = 0
+
+    def told(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> None:
+        """Raises EvonasError where going on makes no sense."""
+        refuse_hopeless(state, scored)
+        if isinstance(scored, Scored):
+            return
+        for _, told in scored:
+            self._row = self._row + 1 if told.status == "failed" else 0
+        if self._row >= IN_A_ROW:
+            raise EvonasError(
+                f"the last {self._row} networks failed, up to generation {state.generation}, the last with: "
+                f"{scored[-1][1].reason}; mend that and resume the run"
+            )
 
 
 def refuse_hopeless(state: State, scored: Sequence[tuple[Individual, Estimate]]) -> None:
@@ -328,12 +397,15 @@ def start(
     runs: str | Path = "runs",
     overrides: Mapping[str, str] | None = None,
     observer: Observer | None = None,
+    allow_code: bool = False,
 ) -> Run:
     """Starts a run from a recipe (a model, a file, or a mapping) and follows it to its end.
 
-    The folder is `runs/name`; without a name the recipe's, with a number where that is taken. Raises RecipeError,
-    DataError, LockedError (the name is taken), StorageError, Interrupted."""
+    The folder is `runs/name`; without a name the recipe's, with a number where that is taken. What the recipe names as
+    `file.py:object` or `package.module:object` is imported with `allow_code` alone. Raises RecipeError, DataError,
+    LockedError (the name is taken), StorageError, Interrupted."""
     checked = recipe if isinstance(recipe, recipes.Recipe) else recipes.read(recipe, overrides or {})
+    recipes.permit(checked, allow_code)
     folder = Path(runs) / (valid_name(name) if name else _free_name(Path(runs), checked.name))
     facts = about(checked)
     founders = _refuse_unfit(checked, facts["task"], Path(runs))
@@ -348,14 +420,15 @@ def resume(
     recipe: recipes.Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, str] | None = None,
     observer: Observer | None = None,
+    allow_code: bool = False,
 ) -> Run:
     """Goes on with an interrupted, killed or finished run exactly where it stood.
 
     `generations` is a new total, or `"+20"` for twenty more. A `recipe` or `overrides` may change limits only; any
-    other difference is refused with the differing keys (RecipeError)."""
+    other difference is refused with the differing keys (RecipeError). `allow_code` is as in `start`."""
     store = Store.open(run.folder if isinstance(run, Run) else Path(run), write=True)
     try:
-        _relimit(store, generations, recipe, overrides or {})
+        recipes.permit(_relimit(store, generations, recipe, overrides or {}), allow_code)
         _note_changes(store)
     except BaseException:
         store.close()
@@ -369,13 +442,15 @@ def test(
     *,
     pick: int | None = None,
     observer: Observer | None = None,
+    allow_code: bool = False,
 ) -> Run:
     """Trains front members to the end by the recipe's `final` section and touches the test set once for each.
 
     `ids` chooses them, or `pick` spreads so many over the front; without either it is the whole front. Who was tested
     already keeps that result: the test set is never touched twice for one individual. Raises RecipeError for an id
-    that is not in the run, EvonasError naming the reason where a training fails."""
+    that is not in the run, EvonasError naming the reason where a training fails. `allow_code` is as in `start`."""
     with open(run.folder if isinstance(run, Run) else run) as reading:
+        recipes.permit(reading.recipe, allow_code)
         chosen = _chosen(reading, ids, pick)
     store = Store.open(reading.folder, write=True)
     try:
@@ -404,7 +479,7 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: St
     done = 0
     try:
         watch.trainings(done, len(jobs))
-        for outcomes in workers.run(jobs):
+        for outcomes in pool.drain(workers, jobs):
             with stop.held():
                 for outcome in outcomes:
                     failures += _record_test(store, outcome, seed_of(seed, "final", outcome.estimate.id))
@@ -458,9 +533,13 @@ def _chosen(run: Run, ids: Sequence[int] | None, pick: int | None) -> list[int]:
     return [front[round(i * step)] for i in range(pick)]
 
 
-def open(run: str | Path) -> Run:
-    """A run for reading; it may be going on in another process."""
-    return Run(Store.open(Path(run)))
+def open(run: str | Path, *, allow_code: bool = False) -> Run:
+    """A run for reading; it may be going on in another process. Without `allow_code` nothing that its recipe names is
+    imported: of an encoding of its own there are no networks then."""
+    found = Run(Store.open(Path(run)))
+    if allow_code:
+        recipes.permit(found.recipe, allow_code)
+    return found
 
 
 def list_runs(runs: str | Path = "runs") -> list[Run]:
@@ -542,12 +621,8 @@ def _follow(
         with Stop() as stop, _rare_collections():
             try:
                 state = run.state() or begin()
-                settled = _settled(run, founders) if state.generation == 0 else ()
-                first = [Founder(one.source, run.encoding.from_json(one.genome)) for one in settled]
-                posed = problem(run.recipe, run.encoding, first)
                 workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch")
-                watch = _Watch(run, observer, state, workers.workers, trackers)
-                search = _Search(run, strategy.build(run.recipe.strategy, posed), workers, watch, stop, settled)
+                search = searching(run, state, workers, stop, observer, trackers, founders)
                 state = search.caught_up(state)
                 if onward or _goal(state) is None:
                     state = search.follow(state)
@@ -559,13 +634,30 @@ def _follow(
         ended = f"{_told_goal(state)}{_told_saved(run)}"
         store.event("finished", f"{state.generation} generations, {state.evaluations} estimates{ended}")
         _tell_agreement(run, tests=False)
-        watch.end(state)
+        search.watch.end(state)
     finally:
         if workers is not None:
             workers.close()
         trackers.close()
         store.close()
     return Run(Store.open(store.folder), run.recipe)
+
+
+def searching(
+    run: Run,
+    state: State,
+    workers: Pool,
+    stop: Stop,
+    observer: Observer | None = None,
+    trackers: tracking.Trackers | None = None,
+    founders: Sequence[Founder] | None = None,
+) -> _Search:
+    """The loop over a run and its workers, to be followed from a state on."""
+    settled = _settled(run, founders)
+    first = [Founder(one.source, run.encoding.from_json(one.genome)) for one in settled]
+    posed = problem(run.recipe, run.encoding, first)
+    watch = _Watch(run, observer, state, workers.workers, trackers)
+    return _Search(run, strategy.build(run.recipe.strategy, posed), workers, watch, stop, settled)
 
 
 def _trackers(run: Run) -> tracking.Trackers:
@@ -681,8 +773,9 @@ def _relimit(
     generations: str | int | None,
     recipe: recipes.Recipe | str | Path | Mapping[str, Any] | None,
     overrides: Mapping[str, str],
-) -> None:
-    """Writes the new limits into the stored recipe, or refuses a recipe that differs in more than limits."""
+) -> recipes.Recipe:
+    """The recipe to go on with: the stored one with new limits, which are written down. Refuses one that differs in
+    more than limits."""
     old = recipes.from_json(store.recipe)
     new = old
     if recipe is not None:
@@ -702,7 +795,9 @@ def _relimit(
         )
     if changed:
         store.relimit(new.model_dump(mode="json"))
-        store.event("limits", "; ".join(f"{path}: {was!r} -> {now!r}" for path, was, now in changed))
+        text = "; ".join(f"{path}: {was!r} -> {now!r}" for path, was, now in changed)
+        store.event("limits", text, {"generation": len(store.generations()), "changed": [list(one) for one in changed]})
+    return new
 
 
 def _total(generations: str | int, done: int) -> int:

@@ -17,7 +17,8 @@ from evonas import recipe as recipes
 from evonas.core import DataError, Estimate, Individual, RecipeError, State, Strategy, seed_of
 from evonas.estimate import LookupSettings
 from evonas.estimate.lookup import TableEstimator
-from evonas.strategy.problem import Problem, affordable, begin, exhausted, left
+from evonas.strategy.problem import Problem, affordable, begin, exhausted
+from evonas.strategy.window import Window
 
 Values = NDArray[np.float64]
 
@@ -72,15 +73,19 @@ class Simulator:
     def search(self, seed: int) -> Trace:
         """One search to the end of its budget, its generations or what its strategy asks for."""
         chosen, budget = self.strategy(seed), self._posed.budget
+        window = Window.of(self.recipe.strategy, chosen, self.space, budget)
         state, looks = begin(), _Looks()
+        flight: list[Sequence[Individual]] = []
         while state.generation < self.recipe.strategy.generations and not exhausted(budget, state):
-            born, asked = chosen.ask(state)
-            if not born:
+            while (asked := window.ask(state, flight)) is not None:
+                flight.append(asked[0])
+                state = asked[1]
+            if not flight:
                 break
-            scored = [self._look(one, asked, chosen, seed, looks) for one in born[: left(budget, state)]]
-            counted = affordable(budget, asked, scored)
+            scored = [self._look(one, state, chosen, seed, looks) for one in flight.pop(0)]
+            counted = affordable(budget, state, scored)
             looks.cut(len(scored) - len(counted))
-            state = chosen.tell(asked, counted)
+            state = window.tell(state, counted, flight)
             run.refuse_hopeless(state, counted)
         return looks.trace()
 
@@ -141,7 +146,11 @@ class _Looks:
         )  # fmt: skip
 
 
-def simulate(recipe: recipes.Recipe | Mapping[str, Any] | str, seed: int | None = None) -> Trace:
-    """One search over a recipe's table, by its own seed unless another is given. Raises RecipeError, DataError."""
+def simulate(
+    recipe: recipes.Recipe | Mapping[str, Any] | str, seed: int | None = None, *, allow_code: bool = False
+) -> Trace:
+    """One search over a recipe's table, by its own seed unless another is given; code that it names is imported with
+    `allow_code` alone. Raises RecipeError, DataError."""
     checked = recipe if isinstance(recipe, recipes.Recipe) else recipes.read(recipe)
+    recipes.permit(checked, allow_code)
     return Simulator(checked).search(checked.seed if seed is None else seed)

@@ -13,20 +13,23 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import sqlite3
+import stat
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from evonas import files, yaml
+from evonas import files, limits, shapes, yaml
 from evonas.cohort import (
     STATUSES,
     Cohort,
@@ -57,7 +60,10 @@ from evonas.core import (
 )
 from evonas.marks import Marks
 
-__all__ = ["FORMAT", "Birth", "Passed", "Store", "StoreWarning", "state_from_json", "state_to_json"]
+__all__ = [
+    "COLUMNS", "FORMAT", "Birth", "Litter", "Passed", "Recovered", "Row", "Store", "StoreWarning",
+    "estimate_of", "genuine", "holder", "in_use", "species_to_json", "state_from_json", "state_to_json",
+]  # fmt: skip
 
 FORMAT, SINCE = 2, "0.1.0"
 """The format of the run folder, and the first version of evonas that reads it."""
@@ -94,6 +100,22 @@ class Passed(NamedTuple):
     failed: int | None
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """Rows by table that a new folder begins with, and the generation that they reach."""
+
+    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    generation: int | None = None
+
+
+class Litter(NamedTuple):
+    """A file or folder of a run that nothing needs any more: of which kind, where, and its bytes."""
+
+    kind: str
+    path: Path
+    bytes: int
+
+
 _TABLES: dict[str, tuple[str, ...]] = {
     "meta": ("name TEXT PRIMARY KEY", "value TEXT"),
     "ledger": ("id INTEGER PRIMARY KEY", "body TEXT"),
@@ -120,6 +142,9 @@ _TABLES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Columns by table, the key first. Second comes the column `hash`, where a scan of it touches no overflow page."""
 
+COLUMNS: Mapping[str, tuple[str, ...]] = _TABLES
+"""For those who read rows off damaged pages."""
+
 _KEY = {table: columns[0].split()[0] for table, columns in _TABLES.items()}
 _SCHEMA = {
     table: f"CREATE TABLE {table} ({columns[0]}, hash BLOB, {', '.join(columns[1:])})"
@@ -127,6 +152,17 @@ _SCHEMA = {
 }
 _COUNTED = ("genomes", "individuals", "estimates", "generations", "species", "fronts", "events", "tests")
 """Tables that the ledger counts. Not the states: a damaged one gives way to an older one instead of ending the run."""
+
+_EMPTY = {"hypervolume", "seconds", "weights"}
+_HELD = {"TEXT": str, "INTEGER": int, "REAL": float, "BLOB": bytes}
+_TYPES = {
+    table: set(product(*(
+        (_HELD[kind], type(None)) if name in _EMPTY else (_HELD[kind],)
+        for name, kind, *_ in (column.split() for column in columns)
+    )))
+    for table, columns in _TABLES.items()
+}  # fmt: skip
+"""What types the cells of a row may have: SQLite itself would take any."""
 
 _ADDED = ("cohorts", "journal")
 """Tables that runs of format 1 lack: they get them when they are next written to."""
@@ -164,7 +200,7 @@ def state_to_json(state: State) -> Json:
         "population": [individual.id for individual in state.population],
         "estimates": list(state.estimates),
         "front": list(state.front),
-        "species": [_species_to_json(one) for one in state.species],
+        "species": [species_to_json(one) for one in state.species],
         "marks": state.marks.to_json(),
         "evaluations": state.evaluations,
         "memory": dict(state.memory),
@@ -198,7 +234,7 @@ def _cohort_state_to_json(state: State) -> Json:
         "next_id": state.next_id,
         "others": list(estimates.others),
         "front": list(state.front),
-        "species": [_species_to_json(one) for one in state.species],
+        "species": [species_to_json(one) for one in state.species],
         "marks": state.marks.to_json(),
         "evaluations": state.evaluations,
         "memory": dict(state.memory),
@@ -231,7 +267,7 @@ def _species_from_json(one: Json, representative: Individual, members: Sequence[
     )
 
 
-def _species_to_json(species: Species, members: Sequence[int] | None = None) -> Json:
+def species_to_json(species: Species, members: Sequence[int] | None = None) -> Json:
     """A species as JSON, with all its members or with those given."""
     return {
         **({} if species.champion is None else {"champion": species.champion}),
@@ -263,6 +299,14 @@ def _spelt(cell: Any) -> str:
     if isinstance(cell, bytes):
         return f"blob {hashlib.blake2b(cell, digest_size=16).hexdigest()}"
     return f"{len(cell)}:{cell}" if isinstance(cell, str) else repr(cell)
+
+
+def genuine(table: str, row: Sequence[Any], stamp: object) -> bool:
+    """Whether a row is what was once written into this table: its hash says so."""
+    try:
+        return isinstance(stamp, bytes) and _stamp(table, row) == stamp
+    except (UnicodeEncodeError, ValueError):  # text that is none
+        return False
 
 
 @dataclass(slots=True)
@@ -313,10 +357,13 @@ class Store:
     # opening and closing ------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json]) -> Store:
+    def create(
+        cls, folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json], recovered: Recovered | None = None
+    ) -> Self:
         """A new run folder, open for writing; `run.sqlite` appears last, so a half-made folder is no run.
 
-        What a kill left of an earlier attempt is replaced. Raises LockedError where a run or anything else is there."""
+        `recovered` rows of another folder are in it from the beginning. What a kill left of an earlier attempt is
+        replaced. Raises LockedError where a run or anything else is there."""
         valid_name(folder.name)
         with _guarded(folder, "creating"):
             _refuse_taken(folder)
@@ -326,14 +373,14 @@ class Store:
             with _guarded(folder, "creating"):
                 _refuse_taken(folder)
                 _remove_unfinished(folder)
-                _make(folder, recipe, about)
+                _make(folder, recipe, about, recovered or Recovered())
             return cls._writer(folder, lock)
         except BaseException:
             _release(folder, lock)
             raise
 
     @classmethod
-    def open(cls, folder: Path, *, write: bool = False) -> Store:
+    def open(cls, folder: Path, *, write: bool = False) -> Self:
         """A run folder for reading, or with `write` as its only writer, after every row has been checked.
 
         Raises DataError for what is no run, is damaged or has a newer format, LockedError where another writer is."""
@@ -363,7 +410,7 @@ class Store:
         return store
 
     @classmethod
-    def _writer(cls, folder: Path, lock: FileLock) -> Store:
+    def _writer(cls, folder: Path, lock: FileLock) -> Self:
         """The open writer over a folder that was checked. Nothing has been changed before this point."""
         store = cls(folder, _connect(folder, "rw"), lock)
         try:
@@ -395,18 +442,21 @@ class Store:
                 _release(self.folder, self._lock)
             self._tip = self._lock = None
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def _migrate(self) -> None:
-        """Brings a run of an older format up to this one; what older versions wrote stays as it is."""
+        """Brings a run of an older format up to this one; what older versions wrote stays as it is, and a copy of the
+        database as it was stays beside it."""
         known = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
         missing = [table for table in _ADDED if table not in known]
         if not missing:
             return
+        self._read_meta()
+        self._back_up(self.folder / f"run.format-{self._meta['format']['format']}.sqlite")
         self._db.execute("BEGIN IMMEDIATE")
         try:
             for table in missing:
@@ -415,6 +465,19 @@ class Store:
             self._db.execute("COMMIT")
         finally:
             _end(self._db)
+
+    def _back_up(self, path: Path) -> None:
+        """A copy of the database as it is, durable before anything is changed; one from a migration that was killed is
+        whole and stays."""
+        if path.exists():
+            return
+        unfinished = path.with_name(path.name + ".tmp")
+        with closing(sqlite3.connect(unfinished)) as copy:
+            self._db.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # the copy says that it has a log where the original has one
+        files.sync(unfinished)
+        os.replace(unfinished, path)
+        files.sync(self.folder)
 
     def _settle(self) -> None:
         """Checkpoints, and leaves WAL mode so that the finished folder can be read where nothing can be written."""
@@ -449,16 +512,12 @@ class Store:
         """Whether a writer holds the folder now."""
         if self._lock is not None:
             return True
-        path = self.folder / "lock"
-        if not path.exists():
-            return False
-        try:
-            with FileLock(path, timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:
-            return False
+        return in_use(self.folder)
+
+    @property
+    def holder(self) -> str:
+        """Who holds the folder, or held it last: a process and its host."""
+        return holder(self.folder)
 
     # writing ------------------------------------------------------------------------------------------------
 
@@ -530,7 +589,7 @@ class Store:
         journal; the population itself is written with `snapshot`, or when the last time is long enough ago."""
         kept = [scored.born[int(at)] for at in np.flatnonzero(np.isin(scored.born.ids, list(keep)))]
         row = self._generation_row(state, stats)
-        species = [_species_to_json(one, sorted(keep & {one.champion})) for one in state.species]
+        species = [species_to_json(one, sorted(keep & {one.champion})) for one in state.species]
         with self._transaction() as ledger:
             known = self._find("individuals", [one.id for one in kept])
             born = [one for one in kept if one.id not in known]
@@ -625,6 +684,26 @@ class Store:
             raise StorageError(f"{self.folder} is open for reading only")
         return self._save([weights])[weights]
 
+    def adopt(self, rows: Mapping[str, Sequence[Row]]) -> None:
+        """Adds rows of another folder to those there are, in one transaction; rows whose keys are there already stay
+        as they are."""
+        with self._transaction() as ledger:
+            for table, some in rows.items():
+                known = self._find(table, [row[0] for row in some])
+                self._insert(ledger, table, [row for row in some if row[0] not in known])
+
+    def forget(self, table: str, keys: Collection[Any]) -> None:
+        """Takes rows out."""
+        with self._transaction() as ledger:
+            for key in keys:
+                self._delete(ledger, table, f"{_KEY[table]} = ?", key)
+
+    def rows_of(self, table: str) -> dict[Any, Row]:
+        """All rows of a table by key, each checked against its hash."""
+        with self._snapshot():
+            found = self._db.execute(f"SELECT * FROM {table} NOT INDEXED").fetchall() if self._has(table) else []
+            return {key: self._checked(table, stamp, (key, *cells)) for key, stamp, *cells in found}
+
     def relimit(self, recipe: Mapping[str, Json]) -> None:
         """Puts another resolved recipe in place; whether it may differ is the caller's to decide."""
         text = _recipe_text(recipe)
@@ -650,6 +729,28 @@ class Store:
                 freed += entry.stat().st_size
                 os.unlink(entry.path)
         return freed
+
+    def sweep(self, litter: Iterable[Litter]) -> None:
+        """Deletes what `litter` found, files and whole folders; links are deleted and not followed."""
+        if self._lock is None:
+            raise StorageError(f"{self.folder} is open for reading only")
+        with _guarded(self.folder, "deleting files of"):
+            if _log_size(self.folder):
+                files.sync(self.folder / "run.sqlite-wal")  # as in `collect`
+            for one in litter:
+                if one.path.is_dir() and not one.path.is_symlink():
+                    shutil.rmtree(one.path)
+                else:
+                    one.path.unlink(missing_ok=True)
+            files.sync(self.folder)
+
+    def compact(self) -> None:
+        """Gives the pages of the database that nothing uses back to the file system; needs as much room meanwhile."""
+        if self._lock is None:
+            raise StorageError(f"{self.folder} is open for reading only")
+        with _guarded(self.folder, "compacting"):
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # reading ------------------------------------------------------------------------------------------------
 
@@ -686,6 +787,18 @@ class Store:
             return state
         raise damage or self._damage("states")
 
+    def stored_states(self) -> list[int]:
+        """The generations whose states are stored, oldest first."""
+        with self._snapshot():
+            query = "SELECT generation FROM states WHERE generation > 0 ORDER BY generation"
+            return [generation for (generation,) in self._db.execute(query)]
+
+    def state_of(
+        self, generation: int, decode: Callable[[Json], Genome], unpack: Callable[[bytes], Sequence[Genome]] | None
+    ) -> State | None:
+        """The state after a generation, None where it is not stored. Raises DataError where it is not intact."""
+        return self._state(generation, decode, unpack) if generation in self.stored_states() else None
+
     def journal(self, generation: int) -> Scores | None:
         """The scores of everyone born in a generation that was estimated as a whole; None where it was not."""
         with self._snapshot():
@@ -714,7 +827,7 @@ class Store:
             bodies = self._bodies({row[2] for row in rows}, wanted is None)
         genomes = {key: decode(loads(body)) for key, body in bodies.items()}
         return [
-            Individual(id, genomes[key], tuple(loads(parents)), _edits(edits), birth)
+            Individual(id, genomes[key], _parents(parents), _edits(edits), birth)
             for id, birth, key, parents, edits in rows
         ]
 
@@ -734,10 +847,16 @@ class Store:
         with self._snapshot():
             return {id: _birth(row) for id, row in self._find("individuals", ids).items()}
 
+    def born_since(self, generation: int) -> list[int]:
+        """Ids of those who were born in a generation or later, ascending."""
+        with self._snapshot():
+            query = "SELECT id FROM individuals WHERE birth >= ? ORDER BY id"
+            return [row[0] for row in self._db.execute(query, (generation,))]
+
     def parents(self, id: int) -> tuple[int, ...]:
         """The parents of an individual, by id."""
         with self._snapshot():
-            return tuple(loads(self._births([id])[0][3]))
+            return _parents(self._births([id])[0][3])
 
     def edits(self, id: int) -> tuple[Edit, ...]:
         """The edits that made an individual of its parents."""
@@ -752,10 +871,10 @@ class Store:
         """Estimates by id, in the order of `ids` (those that exist), or all by id."""
         with self._snapshot():
             if ids is None:
-                return {row[0]: _estimate(row) for row in self._all("estimates")}
+                return {row[0]: estimate_of(row) for row in self._all("estimates")}
             wanted = list(ids)
             found = self._find("estimates", wanted)
-        return {id: _estimate(found[id]) for id in wanted if id in found}
+        return {id: estimate_of(found[id]) for id in wanted if id in found}
 
     def kept(self, ids: Iterable[int]) -> set[int]:
         """Those of the ids whose individuals are here; of whole populations only some are kept."""
@@ -777,12 +896,17 @@ class Store:
         with self._snapshot():
             return [_generation(row) for row in self._all("generations")]
 
+    def generations_of(self, generation: int) -> list[dict[str, Json]]:
+        """One generation as `generations` gives it; none for 0, before the first."""
+        with self._snapshot():
+            return [_generation(row) for row in self._of_generation("generations", generation)]
+
     def history(self) -> list[Passed]:
         """How the run went, generation by generation, without the rest of their stats.
 
         For drawing: rows are not checked one by one, which takes ten times as long; `generations` does."""
         with self._snapshot():
-            return [Passed(*row) for row in self._db.execute(_HISTORY)]
+            return [_passed(row) for row in self._db.execute(_HISTORY)]
 
     def latest(self) -> dict[str, Json]:
         """The newest generation as `generations` gives it; empty before the first."""
@@ -796,19 +920,20 @@ class Store:
         Each has generation, species (its id), size, representative (an id), born, best, improved, members (ids)."""
         with self._snapshot():
             rows = list(self._all("species")) if generation is None else self._of_generation("species", generation)
-            return [{"generation": row[0], **one} for row in rows for one in loads(row[1])]
+            return [{"generation": row[0], **one} for row in rows for one in shapes.species(loads(row[1]))]
 
     def front(self, generation: int | None = None) -> list[int]:
         """Ids of the front after `generation`, by default the newest; empty before the first."""
         with self._snapshot():
             if generation is None:
                 generation = self._read_ledger().generation or 0
-            return [id for row in self._of_generation("fronts", generation) for id in loads(row[1])]
+            rows = self._of_generation("fronts", generation)
+            return [id for row in rows for id in shapes.ids(loads(row[1]), "a front")]
 
     def fronts(self) -> dict[int, list[int]]:
         """Ids of the front by generation, after each that is finished."""
         with self._snapshot():
-            return {generation: loads(body) for generation, body in self._all("fronts")}
+            return {generation: shapes.ids(loads(body), "a front") for generation, body in self._all("fronts")}
 
     def everyone(self, since: int = 0) -> Everyone:
         """All individuals born in generation `since` or later as arrays, also those of whole populations that were not
@@ -844,8 +969,9 @@ class Store:
             rows = list(self._all("tests"))
         return [
             {
-                "id": row[1], "seed": int(row[2]), "values": loads(row[3]), "curve": loads(row[4]),
-                "cost": loads(row[5]), "weights": row[6], "time": row[7],
+                "id": row[1], "seed": _seed(row[2]), "values": shapes.numbers(loads(row[3]), "values"),
+                "curve": list(shapes.curve(loads(row[4]))), "cost": shapes.numbers(loads(row[5]), "a cost"),
+                "weights": shapes.sha(row[6]), "time": row[7],
             }
             for row in rows
         ]  # fmt: skip
@@ -854,11 +980,13 @@ class Store:
         """Whether the weights file is there; `weights` says whether it is intact."""
         return self._weights_path(sha).is_file()
 
-    def weights(self, sha: str) -> bytes:
-        """A weights file as safetensors bytes, checked against the SHA-256 it is named by."""
+    def weights(self, sha: str, most: int = limits.WEIGHTS_BYTES) -> bytes:
+        """A weights file as safetensors bytes, checked against the SHA-256 it is named by. DataError, before anything
+        is read, where it has more than `most` bytes."""
         path = self._weights_path(sha)
         with _guarded(self.folder, "reading"):
             try:
+                _refuse_larger(path, most)
                 data = path.read_bytes()
             except FileNotFoundError:
                 raise DataError(
@@ -881,7 +1009,76 @@ class Store:
         with self._snapshot():
             found = self._db.execute("SELECT * FROM estimates WHERE id >= ?", (first,))
             rows = [self._checked("estimates", stamp, (id, *cells)) for id, stamp, *cells in found]
-        return {sha for row in rows if (sha := _estimate(row).weights)}
+        return {sha for row in rows if (sha := estimate_of(row).weights)}
+
+    def weights_born(self, generation: int) -> set[str]:
+        """SHA-256 of the weights of all individuals that were born in a generation or later."""
+        return {one.weights for one in self.estimates(self.born_since(generation)).values() if one.weights}
+
+    def waiting(self) -> list[int]:
+        """Ids of those who were born and have no estimate yet, ascending."""
+        with self._snapshot():
+            return [id for (id,) in self._db.execute(_WAITING)]
+
+    def named_weights(self) -> dict[str, int]:
+        """Every weights file that an estimate or a final training names, with the individual whose it is."""
+        named = {one.weights: id for id, one in self.estimates().items() if one.weights}
+        return named | {test["weights"]: test["id"] for test in self.tests() if test["weights"]}
+
+    def present_weights(self) -> dict[str, int]:
+        """The weights files that are there, by SHA-256, with their bytes."""
+        with _guarded(self.folder, "reading"), suppress(FileNotFoundError):
+            return {
+                path.stem: path.stat().st_size
+                for path in sorted((self.folder / "weights").glob("*.safetensors"))
+                if _SHA.fullmatch(path.stem)
+            }
+        return {}
+
+    def litter(self, keep: Collection[str]) -> list[Litter]:
+        """What may be deleted: weights that are not in `keep`, unfinished files, the scratch folder of workers that are
+        gone, copies that a migration left. Means nothing while a writer is at work."""
+        weights = self.folder / "weights"
+        found = [
+            *(("weights", weights / f"{sha}.safetensors") for sha in self.present_weights() if sha not in keep),
+            *(("unfinished", path) for path in _unfinished(self.folder)),
+            *(("scratch", path) for path in self.folder.glob("scratch")),
+            *(("older format", path) for path in self.folder.glob("run.format-*.sqlite")),
+        ]
+        with _guarded(self.folder, "reading"):
+            return [Litter(kind, path, _bytes_of(path)) for kind, path in found]
+
+    def spare_bytes(self) -> int:
+        """Bytes of the database that nothing uses; `compact` frees them."""
+        with _guarded(self.folder, "reading"):
+            (pages,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            (size,) = self._db.execute("PRAGMA page_size").fetchone()
+        return int(pages * size)
+
+    def size(self) -> int:
+        """Bytes of all files of the run."""
+        with _guarded(self.folder, "reading"):
+            return _bytes_of(self.folder)
+
+    def inspect(self) -> dict[str, int]:
+        """Checks every row of every table against its hash and all against the ledger; how many there are, by table.
+
+        Raises DataError naming the first that is damaged."""
+        self._inspect(thorough=True)
+        with self._snapshot():
+            for table in ("states", *_ADDED):
+                if self._has(table):
+                    for key, stamp, *cells in self._db.execute(f"SELECT * FROM {table}"):
+                        self._checked(table, stamp, (key, *cells))
+            tables = [table for table in _TABLES if self._has(table)]
+            return {
+                table: self._db.execute(f"SELECT count(*) FROM {table} NOT INDEXED").fetchone()[0] for table in tables
+            }
+
+    def commits(self) -> int:
+        """How many transactions were committed since the run began."""
+        with self._snapshot():
+            return self._read_ledger().commits
 
     def digest(self, measured: Collection[str] = ()) -> str:
         """A hash of what the recipe decides: equal for an uninterrupted run and one that was killed and resumed.
@@ -896,7 +1093,7 @@ class Store:
             for row in self._all("individuals"):
                 hasher.update(_stamp("individuals", (*row, bodies.get(row[2]))))
             for row in self._all("estimates"):
-                one = _estimate(row)
+                one = estimate_of(row)
                 values, *curve = [
                     {name: value for name, value in point.items() if name not in skipped}
                     for point in (one.values, *one.curve)
@@ -954,7 +1151,7 @@ class Store:
         self._db.executemany(f"INSERT INTO {table} VALUES ({marks})", stamped)
         ledger.count(table, stamped)
 
-    def _delete(self, ledger: _Ledger, table: str, where: str, *values: int) -> None:
+    def _delete(self, ledger: _Ledger, table: str, where: str, *values: Any) -> None:
         doomed = self._db.execute(f"SELECT {_KEY[table]}, hash FROM {table} WHERE {where}", values).fetchall()
         if doomed:
             self._db.execute(f"DELETE FROM {table} WHERE {where}", values)
@@ -994,7 +1191,7 @@ class Store:
             raise self._damage(table)
 
     def _checked(self, table: str, stamp: bytes, row: Row) -> Row:
-        if _stamp(table, row) != stamp:
+        if _stamp(table, row) != stamp or tuple(map(type, row)) not in _TYPES[table]:
             raise self._damage(table, row[0])
         return row
 
@@ -1049,8 +1246,8 @@ class Store:
             individuals, estimates = _named(data)
             born = {individual.id: individual for individual in self.individuals(sorted(individuals), decode)}
             return state_from_json(data, born, self.estimates(sorted(estimates)))
-        except (KeyError, RecipeError):
-            raise self._damage("individuals or estimates") from None
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecipeError):
+            raise self._damage("states, individuals or estimates") from None
 
     def _refuse_unborn(self, ids: Iterable[int]) -> None:
         """ValueError for ids that no birth was laid for: such a row could never be read again."""
@@ -1073,8 +1270,10 @@ class Store:
         A thorough inspection reads every row; otherwise each is checked when it is read."""
         before = _read_tip(self.folder)
         with self._snapshot():
-            self._read_meta()
             schema = dict(self._db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+            if schema.get("meta", _SCHEMA["meta"]) != _SCHEMA["meta"]:  # a view could reckon for ever
+                raise _damaged(self.folder, "its tables are not those of a run")
+            self._read_meta()
             older = {table: text for table, text in _SCHEMA.items() if table not in _ADDED}
             if schema not in (_SCHEMA, older):
                 raise _damaged(self.folder, "its tables are not those of a run")
@@ -1114,6 +1313,7 @@ class Store:
         self._meta = {row[0]: loads(row[1]) for row in (self._checked("meta", r[1], (r[0], r[2])) for r in rows)}
         if "format" not in self._meta:
             raise self._damage("meta")
+        shapes.meta(self._meta)
         form = self._meta["format"]
         if form["format"] > FORMAT:
             raise DataError(
@@ -1132,7 +1332,7 @@ class Store:
         if len(found) != 1:
             raise self._damage("ledger")
         id, stamp, body = found[0]
-        return _Ledger(**loads(self._checked("ledger", stamp, (id, body))[1]))
+        return _Ledger(**shapes.ledger(loads(self._checked("ledger", stamp, (id, body))[1]), _COUNTED))
 
     def _write_tip(self, commits: int) -> None:
         if self._tip is not None:
@@ -1140,7 +1340,7 @@ class Store:
 
     def _recipe_file(self) -> str | None:
         try:
-            return _sha256((self.folder / "recipe.yaml").read_bytes())
+            return _sha256(_small(self.folder / "recipe.yaml"))
         except OSError:
             return None
 
@@ -1175,7 +1375,11 @@ def _birth_row(individual: Individual) -> Row:
 
 def _birth(row: Row) -> Birth:
     id, birth, key, parents, edits = row
-    return Birth(id, birth, key, tuple(loads(parents)), _edits(edits))
+    return Birth(id, birth, key, _parents(parents), _edits(edits))
+
+
+def _parents(text: str) -> tuple[int, ...]:
+    return tuple(shapes.ids(loads(text), "parents"))
 
 
 def _without_cost(scores: Scores) -> bytes:
@@ -1183,7 +1387,7 @@ def _without_cost(scores: Scores) -> bytes:
 
 
 def _edits(text: str) -> tuple[Edit, ...]:
-    return tuple(Edit.from_json(data) for data in loads(text))
+    return tuple(Edit.from_json(data) for data in shapes.edits(loads(text)))
 
 
 def _estimate_row(estimate: Estimate, arrived: int, now: float) -> Row:
@@ -1195,9 +1399,11 @@ def _estimate_row(estimate: Estimate, arrived: int, now: float) -> Row:
     return estimate.id, estimate.status, *texts, estimate.weights, arrived, now
 
 
-def _estimate(row: Row) -> Estimate:
+def estimate_of(row: Row) -> Estimate:
+    """An estimate as its row tells it."""
     id, status, values, reason, curve, cost, weights, *_ = row
-    return Estimate(id, status, loads(values), reason, tuple(loads(curve)), loads(cost), weights)
+    measured, spent = shapes.numbers(loads(values), "values"), shapes.numbers(loads(cost), "a cost")
+    return Estimate(id, shapes.status(status), measured, reason, shapes.curve(loads(curve)), spent, shapes.sha(weights))
 
 
 _HISTORY = """
@@ -1205,10 +1411,24 @@ SELECT generation, evaluations, hypervolume, seconds, time, json_extract(stats, 
 ORDER BY generation"""
 
 
+def _passed(row: Row) -> Passed:
+    generation, evaluations, hypervolume, seconds, time, failed = row
+    for value in (generation, evaluations):
+        shapes.count(value, "a generation")
+    for value in (hypervolume, seconds, time):
+        shapes.optional(shapes.number, value, "a generation")
+    return Passed(
+        generation, evaluations, hypervolume, seconds, time, shapes.optional(shapes.count, failed, "failures")
+    )
+
+
 def _generation(row: Row) -> dict[str, Json]:
     names = ("generation", "evaluations", "hypervolume", "seconds", "time")
-    return {**loads(row[5]), **dict(zip(names, row[:5], strict=True))}
+    return {**shapes.statistics(loads(row[5])), **dict(zip(names, row[:5], strict=True))}
 
+
+_WAITING = """
+SELECT i.id FROM individuals i LEFT JOIN estimates e ON e.id = i.id WHERE e.id IS NULL ORDER BY i.id"""
 
 _EVERYONE = """
 SELECT i.id, i.birth, e.status, e.objectives, e.reason, json_extract(e.cost, '$.seconds'),
@@ -1219,17 +1439,22 @@ FROM individuals i LEFT JOIN estimates e ON e.id = i.id WHERE i.birth >= ? ORDER
 def _everyone(rows: Sequence[Row]) -> Everyone:
     ids, births, status, values, reasons, seconds, samples = zip(*rows, strict=True) if rows else [()] * 7
     # one text for all: read three times as fast as one by one
-    told: list[dict[str, float]] = loads(f"[{','.join([text or '{}' for text in values])}]")
+    told = [shapes.numbers(one, "values") for one in loads(f"[{','.join([text or '{}' for text in values])}]")]
     names = dict.fromkeys(name for one in told for name in one)
     return Everyone(
         np.array(ids, dtype=np.int64),
         np.array(births, dtype=np.int64),
-        np.array([STATUSES.index(one or "waiting") for one in status], dtype=np.uint8),
+        np.array([STATUSES.index(shapes.status(one) if one else "waiting") for one in status], dtype=np.uint8),
         {name: np.array([one.get(name, math.nan) for one in told], dtype=np.float64) for name in names},
         {at: why for at, why in enumerate(reasons) if why and status[at] == "failed"},
         np.array([one or 0.0 for one in seconds], dtype=np.float64),
         np.array([one or 0.0 for one in samples], dtype=np.float64),
     )
+
+
+def _seed(text: str) -> int:
+    """The seed of a final training; with 64 bits it is longer than the database's own numbers."""
+    return int(text) if text.isdecimal() and len(text) <= 20 else shapes.count(text, "a seed")
 
 
 def _with_weights(outcome: Outcome, hashes: Mapping[bytes, str]) -> Estimate:
@@ -1260,7 +1485,7 @@ def _plain(text: str) -> str:
 # -------------------------------------------------------------------------------------------- files and processes
 
 
-def _make(folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json]) -> None:
+def _make(folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json], recovered: Recovered) -> None:
     """Fills a new folder; the rename of `run.sqlite` into place makes it a run."""
     text = _recipe_text(recipe)
     files.put(folder / "recipe.yaml", text)
@@ -1282,7 +1507,12 @@ def _make(folder: Path, recipe: Mapping[str, Json], about: Mapping[str, Json]) -
             db.execute(statement)
         for row in ((name, _json(value)) for name, value in meta.items()):
             db.execute("INSERT INTO meta VALUES (?, ?, ?)", (row[0], _stamp("meta", row), row[1]))
-        row = _ledger_row(_Ledger())
+        ledger = _Ledger(generation=recovered.generation)
+        for table, rows in recovered.rows.items():
+            stamped = [(row[0], _stamp(table, row), *row[1:]) for row in rows]
+            db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * (len(_TABLES[table]) + 1))})", stamped)
+            ledger.count(table, stamped)
+        row = _ledger_row(ledger)
         db.execute("INSERT INTO ledger VALUES (?, ?, ?)", (row[0], _stamp("ledger", row), row[1]))
         db.execute("COMMIT")
     files.sync(unfinished)
@@ -1307,6 +1537,7 @@ def _connect(folder: Path, mode: str) -> sqlite3.Connection:
 def _prepared(address: str, mode: str) -> sqlite3.Connection:
     db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
     try:
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.CELL_BYTES)
         db.execute("PRAGMA trusted_schema=OFF")
         db.execute("PRAGMA cell_size_check=ON")
         if mode == "ro":
@@ -1340,6 +1571,7 @@ def _refuse_foreign(folder: Path) -> None:
     """DataError unless the folder has a database that SQLite will not mistake for an empty one and overwrite."""
     path = folder / "run.sqlite"
     with _guarded(folder, "opening"):
+        _refuse_links(folder)
         if not path.is_file():
             if (folder / "recipe.yaml").exists() or (folder / "lock").exists():
                 raise DataError(f"{folder} has no run.sqlite: its creation was cut short; start the run again")
@@ -1351,6 +1583,27 @@ def _refuse_foreign(folder: Path) -> None:
         pages, page = int.from_bytes(head[28:32], "big"), int.from_bytes(head[16:18], "big")
         if size != pages * page and not _log_size(folder) and not (folder / "run.sqlite-journal").exists():
             raise _damaged(folder, f"it has {size} bytes and should have {pages * page}")
+
+
+def _refuse_links(folder: Path) -> None:
+    """DataError where something in the folder is a link or a pipe: to write there would change files elsewhere, and to
+    read might never end."""
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                what = "a link" if entry.is_symlink() else "no plain file"
+                raise DataError(f"{entry.path} is {what}, and a run folder holds none: put what it means in its place")
+
+
+def _refuse_larger(path: Path, most: int) -> None:
+    """DataError for a weights file that is larger than its network's can be, or no file at all."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} is a link or a pipe, no file: put the weights in its place")
+    if found.st_size > most:
+        raise DataError(f"{path} has {found.st_size:,} bytes, its network's weights at most {most:,}: restore the file")
 
 
 def _refuse_taken(folder: Path) -> None:
@@ -1369,9 +1622,22 @@ def _refuse_taken(folder: Path) -> None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    for pattern in ("*.tmp", "*.tmp-journal", "weights/*.tmp"):
-        for path in folder.glob(pattern):
-            path.unlink()
+    for path in _unfinished(folder):
+        path.unlink()
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    """Files that a kill left half written."""
+    return [path for pattern in ("*.tmp", "*.tmp-journal", "weights/*.tmp") for path in sorted(folder.glob(pattern))]
+
+
+def _bytes_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; links count as themselves, and what vanishes meanwhile not."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(_bytes_of(one) for one in path.iterdir())
+    with suppress(FileNotFoundError):
+        return path.lstat().st_size
+    return 0
 
 
 def _acquire(folder: Path) -> FileLock:
@@ -1380,9 +1646,23 @@ def _acquire(folder: Path) -> FileLock:
     try:
         lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.05)
     except Timeout:
-        raise LockedError(f"{folder} is in use by {_owner(folder)}; wait for it to end, or stop it there") from None
+        raise LockedError(f"{folder} is in use by {holder(folder)}; wait for it to end, or stop it there") from None
     (folder / "owner").write_text(_json({"process": os.getpid(), "host": socket.gethostname()}))
     return lock
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a writer of any process holds a folder now."""
+    path = folder / "lock"
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
 
 
 def _release(folder: Path, lock: FileLock) -> None:
@@ -1391,9 +1671,10 @@ def _release(folder: Path, lock: FileLock) -> None:
     lock.release()
 
 
-def _owner(folder: Path) -> str:
+def holder(folder: Path) -> str:
+    """Who holds a folder, or held it last: a process and its host."""
     try:
-        owner = loads((folder / "owner").read_bytes())
+        owner = loads(_small(folder / "owner"))
         return f"process {owner['process']} on host {owner['host']}"
     except (OSError, DataError, KeyError, TypeError):
         return "another process"
@@ -1402,11 +1683,17 @@ def _owner(folder: Path) -> str:
 def _read_tip(folder: Path) -> int | None:
     """How many commits the folder has seen, None where the file is damaged or missing."""
     try:
-        text = (folder / "tip").read_bytes()
+        text = _small(folder / "tip")
     except OSError:
         return None
     match = _TIP.fullmatch(text.decode("ascii", "replace"))
     return int(match[1]) if match and _tip_text(int(match[1])) == text else None
+
+
+def _small(path: Path) -> bytes:
+    """The content of one of a run's small files; what is longer than these can be is cut off."""
+    with path.open("rb") as file:
+        return file.read(limits.TEXT_BYTES)
 
 
 def _tip_text(commits: int) -> bytes:
@@ -1450,7 +1737,17 @@ def _translated(folder: Path, doing: str, error: sqlite3.Error) -> DataError | S
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageError(f"{folder / 'run.sqlite'} is locked by another program; close it and try again")
     number = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS}.get(code)
+    if code == sqlite3.SQLITE_IOERR and _is_full(folder):
+        number = errno.ENOSPC
     return _refused(folder, doing, number, str(error))
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the disk has no room for the index of a log, of which SQLite says no more than that it failed."""
+    try:
+        return shutil.disk_usage(folder).free < 1 << 16
+    except OSError:
+        return False
 
 
 def _primary(error: sqlite3.Error) -> int:
@@ -1470,6 +1767,6 @@ def _refused(folder: Path, doing: str, number: int | None, text: str) -> Storage
 
 def _damaged(folder: Path, where: str) -> DataError:
     return DataError(
-        f"{folder / 'run.sqlite'} is damaged: {where}; restore the folder from a backup, or repeat the run with "
-        f"`evonas run {folder / 'recipe.yaml'}`"
+        f"{folder / 'run.sqlite'} is damaged: {where}; restore the folder from a backup, or recover what is left with "
+        f"`evonas repair {folder.name}`"
     )

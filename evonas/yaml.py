@@ -24,13 +24,12 @@ from ruamel.yaml.events import (
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.reader import ReaderError
 
+from evonas import limits
 from evonas.core import Json, RecipeError
 
-MAX_BYTES = 64 * 1024
-MAX_DEPTH = 32
-MAX_DIGITS = 100
-MAX_VALUES = 20_000
-"""More values than a file of MAX_BYTES can spell out: only aliases of aliases reach it."""
+MAX_BYTES, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = (
+    limits.RECIPE_BYTES, limits.RECIPE_DEPTH, limits.RECIPE_VALUES, limits.RECIPE_DIGITS,
+)  # fmt: skip
 
 Place = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top."""

@@ -6,15 +6,17 @@ genome alone does not say which network it is, `settings` of its encoding; a bar
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from evonas import encoding
+from evonas import encoding, limits
 from evonas.core import DataError, Encoding, Genome, RecipeError, loads, nearest
 from evonas.encoding import population
 from evonas.encoding.genes import DagGenome, EdgeGene, LayerGene
@@ -24,8 +26,7 @@ from evonas.marks import INPUT, OUTPUT, MarkBook
 
 __all__ = ["Entry", "decoded", "enrol", "entries", "entry", "load", "names", "renamed"]
 
-MAX_BYTES = 16_000_000
-"""The largest layer graph allowed has under 2 MB, a direct genome of 200,000 links 12 MB; what is larger is refused."""
+MAX_BYTES = limits.GENOME_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,12 @@ def entry(name: str) -> Entry:
 
 def _entry(data: Any) -> Entry:
     task = data["task"]
+    for told in (data["name"], data["about"], data["source"], task["kind"]):
+        if not isinstance(told, str):
+            raise TypeError(f"{told!r:.60} is no text")
+    for size in (data["params"], data["flops"]):
+        if type(size) is not int or not 0 <= size < 2**63:
+            raise TypeError(f"{size!r:.60} is no size")
     return Entry(
         data["name"], data["about"], data["source"], task["kind"], tuple(task["input"]), task["outputs"],
         data["params"], data["flops"], data["genome"], data.get("edge_norm"), data.get("settings", {}),
@@ -94,7 +101,11 @@ def decoded(name_or_path: str | os.PathLike[str]) -> tuple[Entry, Genome, Plan]:
 
 def _space(one: Entry, source: str) -> Encoding:
     """The encoding that reads an entry's genome, in its task's shapes. Raises DataError for what has none."""
-    if not all(type(size) is int and 0 < size < 2**31 for size in (*one.input, one.outputs)):
+    if len(one.input) not in (1, 3):
+        raise DataError(
+            f"{source}: task.input has {len(one.input)} sizes: write (features) or (channels, height, width)"
+        )
+    if not all(type(size) is int and 0 < size <= limits.SIDE for size in (*one.input, one.outputs)):
         raise DataError(f"{source}: task.input and task.outputs are no whole numbers above 0: mend the file")
     try:
         kept = dict(one.settings)
@@ -104,6 +115,8 @@ def _space(one: Entry, source: str) -> Encoding:
             kept["feed_forward"] = one.genome["feed_forward"]
         settings = encoding.TABLE[one.genome["encoding"]].model_validate(kept)
         return encoding.build(settings, one.input, one.outputs)
+    except RecipeError as error:
+        raise DataError(f"{source}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{source}: {' '.join(str(error).split())[:200]}: no genome of this evonas") from None
 
@@ -113,15 +126,17 @@ def load(name_or_path: str | os.PathLike[str], encoding: Encoding) -> Genome:
 
     Raises RecipeError where there is no such name or file, DataError naming the file and what is wrong in it."""
     path = Path(name_or_path)
+    writer = ""
     if path.suffix == ".json" or path.is_file():
-        source, data = str(path), _genome_of(_json(_read(path), str(path)))
+        whole = _json(_read(path), str(path))
+        source, data, writer = str(path), _genome_of(whole), _writer(whole)
     else:
         source, data = str(name_or_path), entry(str(name_or_path)).genome
     try:
         genome = encoding.from_json(data)
         encoding.check(genome)
     except DataError as error:
-        raise DataError(f"{source}: {error}") from None
+        raise DataError(f"{source}: {error}{writer}") from None
     return genome
 
 
@@ -191,6 +206,13 @@ def _json(content: bytes, source: str) -> Any:
         return loads(content)
     except DataError as error:
         raise DataError(f"{source}: {error}") from None
+
+
+def _writer(data: Any) -> str:
+    """Which evonas wrote a genome's file, where the file says so and a newer one may be needed to read it."""
+    found = re.match(r"evonas (\d[\w.]{0,40})", str(data.get("source"))) if isinstance(data, dict) else None
+    newer = found is not None and found[1] != metadata.version("evonas")
+    return f"; evonas {found[1]} wrote the file: install that version or a newer one" if found and newer else ""
 
 
 def _genome_of(data: Any) -> Any:

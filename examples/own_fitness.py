@@ -37,7 +37,7 @@ RECIPE = {
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        run = evonas.start(RECIPE, name="wave", runs=folder)
+        run = evonas.start(RECIPE, name="wave", runs=folder, allow_code=True)  # it imports this file
         best = run.front()[0]
         print(f"individual {best.id}: {best.summary}, mean squared error {run.estimate(best.id).values['error']:.5f}")
         print(f"after {run.generations()[-1]['evaluations']:,} networks")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from evonas import cli
+from evonas import cli, imported
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ[imported.ALLOW] = "1"  # what tests import is their own; tests/faults/test_hostile.py takes it back
 
 ROOT = Path(__file__).resolve().parent.parent
 

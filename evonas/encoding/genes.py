@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
 
+from evonas import limits
 from evonas.core import DataError, dumps, nearest
 from evonas.marks import INPUT, OUTPUT
 
@@ -40,7 +41,7 @@ USES: Mapping[str, tuple[str, ...]] = {
 """The attributes that each operation uses; all others of a gene have their neutral value."""
 
 MAX_MARK = 2**53 - 1
-MAX_LAYERS, MAX_EDGES = 1_000, 10_000
+MAX_LAYERS, MAX_EDGES = limits.LAYERS, limits.EDGES
 RANGES: Mapping[str, tuple[float, float]] = {
     "channels": (1, 8192), "kernel": (1, 31), "stride": (1, 2), "dilation": (1, 16), "rate": (0.0, 0.95),
 }  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evonas import limits
 from evonas.core import DataError, dumps, nearest
 from evonas.encoding.variation import ACTIVATIONS, AGGREGATIONS
 
@@ -23,8 +24,7 @@ Reals = NDArray[np.float64]
 Codes = NDArray[np.uint8]
 
 MAX_MARK = 2**31 - 1
-MAX_NODES = MAX_LINKS = 1_000_000
-MAX_ENDS = 1_000_000
+MAX_NODES, MAX_LINKS, MAX_ENDS = limits.NODES, limits.LINKS, limits.ENDS
 """Most genes of a genome, most inputs and outputs: checked before anything is sized after them."""
 
 MAX_VALUE = float(np.finfo(np.float32).max)

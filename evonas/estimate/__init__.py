@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from evonas import imported, objective
-from evonas.core import Count, Estimator, EvonasError, RecipeError, Settings, nearest
+from evonas.core import Count, Estimator, EvonasError, RecipeError, Settings, StorageError, nearest
 from evonas.imported import Imported
 from evonas.objective import Listed
 
@@ -397,7 +398,7 @@ def _check_training(settings: TrainSettings, input_shape: tuple[int, ...], kind:
 def stage(recipe: Mapping[str, Any], folder: Path, final: bool = False) -> Path | None:
     """Lays the rows that all workers share into a folder, or gives None where the estimator needs none; loads no torch.
 
-    Raises RecipeError, DataError."""
+    Raises RecipeError, DataError, StorageError."""
     kind = _kind(recipe, final)
     if kind in ("lookup", "population"):
         return None
@@ -406,7 +407,13 @@ def stage(recipe: Mapping[str, Any], folder: Path, final: bool = False) -> Path 
     rows = data.prepare(recipe, final)
     if kind == "train":
         check(training(recipe, final), recipe["objectives"], rows.shape.input, rows.shape.kind)
-    data.stage(rows, folder)
+    try:
+        data.stage(rows, folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise StorageError(
+            f"cannot write the task's rows into {folder} ({error.strerror or error}); free space there and try again"
+        ) from error
     return folder
 
 

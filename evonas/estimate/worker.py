@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from evonas import estimate
+from evonas import estimate, imported
 from evonas.core import Estimate, Estimator, Job, Outcome, dumps, loads
 from evonas.processes import die_with
 
@@ -25,13 +26,15 @@ KEEP = READY + b"keep"
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a worker process is started with: the resolved recipe, the folder of staged rows, its number."""
+    """What a worker process is started with: the resolved recipe, the folder of staged rows, its number, and what the
+    driver may import."""
 
     recipe: Any
     folder: str | None
     final: bool
     slot: int
     directory: str
+    code: Sequence[str] = ()
 
     def to_bytes(self) -> bytes:
         return dumps(asdict(self)).encode()
@@ -60,6 +63,7 @@ def main(pipe: Connection, life: Connection, assignment: bytes) -> None:
 
 def _start(assignment: Assignment) -> tuple[Estimator, bytes]:
     os.chdir(assignment.directory)
+    imported.grant(assignment.code)
     folder = Path(assignment.folder) if assignment.folder is not None else None
     if assignment.slot:
         _spread(assignment.slot)

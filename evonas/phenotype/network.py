@@ -14,6 +14,7 @@ from safetensors.torch import save as write_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evonas import limits
 from evonas.core import DataError, seed_of
 from evonas.encoding.decode import group_count
 from evonas.encoding.plan import Plan, Shape, Step
@@ -22,7 +23,7 @@ from evonas.phenotype.graph import GraphNetwork
 Moments = Mapping[str, Mapping[str, Tensor]]
 """An optimiser's state: by its name (momentum_buffer, exp_avg, exp_avg_sq), a tensor for each parameter's name."""
 
-MAX_PARAMS = 2**31
+MAX_PARAMS = limits.PARAMS
 """Networks with more parameters are refused before anything is allocated."""
 
 _OPTIMIZER = "optimizer."
@@ -191,6 +192,11 @@ def load(network: nn.Module, named: Mapping[str, Tensor]) -> None:
 def to_bytes(network: nn.Module, moments: Moments | None = None) -> bytes:
     """The network's tensors in safetensors format, and an optimiser's state beside them where it is given."""
     return write_safetensors({**tensors(network), **_labelled(moments or {})})
+
+
+def most_bytes(plan: Plan) -> int:
+    """More than a weights file of the plan's network can have: parameters, buffers, an optimiser's state, names."""
+    return 100 * plan.params + 10_000 * len(plan.steps) + 100_000
 
 
 def from_bytes(data: bytes) -> dict[str, Tensor]:

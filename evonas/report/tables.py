@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -125,10 +126,11 @@ class Table:
 
 
 def to_csv(table: Table) -> str:
-    """Exact values as CSV with a line of keys; lists and mappings are joined by blanks, missing values are empty."""
+    """Exact values as CSV with a line of keys; lists and mappings are joined by blanks, missing values are empty. Text
+    that a spreadsheet would take for a formula gets an apostrophe before it."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([column.key for column in table.columns])
+    writer.writerow([_cell(column.key) for column in table.columns])
     writer.writerows([[_cell(value) for value in row] for row in table.rows])
     return buffer.getvalue()
 
@@ -140,18 +142,28 @@ def to_json(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """What people read, as a Markdown table for notes and reports."""
-    heads = [column.title or " " for column in table.columns]
+    heads = [_marked(plain(column.title)) or " " for column in table.columns]
     rules = ["---:" if column.right else ":---" for column in table.columns]
-    lines = [heads, rules, *([cell.replace("|", "\\|") for cell in row] for row in table.shown())]
+    lines = [heads, rules, *([_marked(cell) for cell in row] for row in table.shown())]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _marked(text: str) -> str:
+    """Text as Markdown shows it: neither an end of its cell, nor a link, a picture, code or HTML."""
+    return re.sub(r"([\\|\[\]`!])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
 
 
 def _cell(value: Json) -> Json:
     if isinstance(value, (list, tuple)):
-        return " ".join(map(str, value))
+        return _inert(" ".join(map(plain, value)))
     if isinstance(value, Mapping):
-        return " ".join(f"{plain(str(key))}={held}" for key, held in value.items())
-    return plain(value) if isinstance(value, str) else value
+        return _inert(" ".join(f"{plain(key)}={plain(held)}" for key, held in value.items()))
+    return _inert(plain(value)) if isinstance(value, str) else value
+
+
+def _inert(text: str) -> str:
+    """Text that no spreadsheet reckons."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 # ------------------------------------------------------------------------------------------------------- individuals
@@ -422,7 +434,7 @@ def _run(run: Run) -> tuple[Json, ...]:
     recipe = run.recipe
     return (
         run.name, run.status, len(history), recipe.strategy.generations, last["evaluations"], recipe.task.kind,
-        recipe.strategy.kind, dict(last["best"]),
+        recipe.strategy.kind, dict(last.get("best", {})),
     )  # fmt: skip
 
 

@@ -174,6 +174,9 @@ class LemonadeSettings(Settings):
     weights (estimator.inherit): where trainings are short, small networks need more of them."""
     limit: int | None = Field(default=None, ge=1)
     """Most individuals of a population, the least crowded of the front; null for the whole front."""
+    window: int = Field(default=1, ge=1, le=10_000)
+    """Generations under way at once: each is born of the results of all but the last window - 1 before it, so that
+    workers need not wait for the slowest estimate. The run is the same on any number of workers."""
     speciation: SpeciationSettings | None = Field(default_factory=SpeciationSettings)
     """Division into species; null switches it off."""
 
@@ -198,6 +201,9 @@ class RegularizedSettings(Settings):
     """Individuals drawn with replacement, the best of which is the parent."""
     offspring: int = Field(default=1, ge=1, le=1_000_000)
     """Children per generation, all of the same population: so many steps of the paper's at once keep workers busy."""
+    window: int = Field(default=1, ge=1, le=10_000)
+    """Generations under way at once: each is born of the results of all but the last window - 1 before it, so that
+    workers need not wait for the slowest estimate. The run is the same on any number of workers."""
     speciation: SpeciationSettings | None = Field(default_factory=SpeciationSettings)
     """Division of the population into species; null switches it off."""
 
@@ -528,7 +534,7 @@ class HyperbandSettings(RungSettings):
 
     @property
     def brackets(self) -> tuple[tuple[tuple[int, float], ...], ...]:
-        """Brackets in turn: candidates and resource of every rung. Li et al. 2018, algorithm 1."""
+        """Brackets in turn: candidates and resource of every rung. Li et al. 2018."""
         last = len(self.levels) - 1
         unit = self.population / self.eta**last
         widths = [ceil(unit * (last + 1) / (s + 1) * self.eta**s - 1e-9) for s in range(last, -1, -1)]

@@ -267,7 +267,7 @@ def settle(
         estimates=_kept(survivors, estimates, front_estimates),
         front=front,
         species=species,
-        marks=state.marks.living(_alive(problem.encoding, survivors)),
+        marks=state.marks.living(alive(problem.encoding, survivors)),
         evaluations=state.evaluations + len(scored),
         memory=notes,
     )
@@ -365,9 +365,9 @@ def _kept(
     return {**{individual.id: estimates[individual.id] for individual in survivors}, **front}
 
 
-def _alive(encoding: Encoding, survivors: Sequence[Individual]) -> Container[int]:
-    """Marks of the nodes that live, read off the arrays where the genomes are a population."""
-    genomes: Any = getattr(survivors, "genomes", None)
+def alive(encoding: Encoding, individuals: Sequence[Individual]) -> set[int]:
+    """Marks of the nodes that live in them, read off the arrays where the genomes are a population."""
+    genomes: Any = getattr(individuals, "genomes", None)
     if hasattr(genomes, "node_mark"):
         return {*range(genomes.inputs), *np.flatnonzero(np.bincount(genomes.node_mark)).tolist()}
-    return {mark for individual in survivors for mark in encoding.alive(individual.genome)}
+    return {mark for individual in individuals for mark in encoding.alive(individual.genome)}

@@ -84,13 +84,17 @@ def study(
     tasks: Sequence[str] = (),
     fresh: bool = False,
     observer: Observer | None = None,
+    allow_code: bool = False,
 ) -> Findings:
     """Carries a study out (a file, a YAML text or a mapping) and gives what it found; what was found before is kept.
 
     Its folder is `runs/studies/NAME`. `seeds` is a number of seeds for every arm; `only` and `tasks` name arms and
     tasks to search for, all unless given; `fresh` forgets what was found of them. An arm that cannot be carried out is
-    told in `failures`. Raises RecipeError, DataError, LockedError, StorageError, Interrupted."""
+    told in `failures`. Code that its recipes name is imported with `allow_code` alone. Raises RecipeError, DataError,
+    LockedError, StorageError, Interrupted."""
     chosen = source if isinstance(source, Study) else read(source)
+    for cell in chosen.cells:
+        recipes.permit(cell.recipe, allow_code)
     if seeds is not None:
         chosen = chosen.with_seeds(seeds)
     folder = Path(runs) / "studies" / chosen.name

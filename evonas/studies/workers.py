@@ -16,6 +16,7 @@ from functools import lru_cache
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
+from evonas import imported
 from evonas.core import EvonasError, Json, dumps, loads
 from evonas.processes import cause, context, die_with, environment, plain_main
 from evonas.recipe import Recipe, from_json
@@ -59,7 +60,8 @@ class Batch:
     def to_bytes(self) -> bytes:
         """As a message to a process."""
         recipe = self.plot.recipe.model_dump(mode="json")
-        return dumps({"key": self.plot.key, "recipe": recipe, "seeds": list(self.seeds)}).encode()
+        order = {"key": self.plot.key, "recipe": recipe, "seeds": list(self.seeds), "code": imported.granted()}
+        return dumps(order).encode()
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,7 @@ def main(pipe: Connection, life: Connection, directory: str) -> None:
 
 def _answered(order: Json) -> bytes:
     began = time.monotonic()
+    imported.grant(order["code"])
     looks, failure = _done(order["key"], order["recipe"], order["seeds"])
     told = None if looks is None else looks.to_json()
     return dumps({"looks": told, "failure": failure, "seconds": time.monotonic() - began}).encode()

@@ -172,6 +172,8 @@ def made(settings: ControlSettings) -> Any:
     """One environment. Raises RecipeError where there is none such, or it cannot be made as asked."""
     gymnasium = _gymnasium()
     name = settings.environment
+    if ":" in name and not imported.is_granted(name):  # gymnasium imports the package of `package:Name-v0`
+        raise RecipeError(imported.refusal(name))
     try:
         environment = (
             _own(settings)
@@ -593,7 +595,8 @@ class _Member:
         context = multiprocessing.get_context("spawn")  # libraries of environments do not all survive a fork
         self.pipe, theirs = context.Pipe()
         their_life, self._life = context.Pipe(duplex=False)
-        self.process = context.Process(target=_perform, args=(theirs, their_life, settings), daemon=True)
+        arguments = (theirs, their_life, settings, imported.granted())
+        self.process = context.Process(target=_perform, args=arguments, daemon=True)
         with plain_main():
             self.process.start()
         theirs.close()
@@ -611,10 +614,11 @@ class _Member:
         return self.process.exitcode
 
 
-def _perform(pipe: Connection, life: Connection, settings: ControlSettings) -> None:
+def _perform(pipe: Connection, life: Connection, settings: ControlSettings, code: Sequence[str]) -> None:
     """The inside of a process: plays what comes until the driver is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
     threading.Thread(target=die_with, args=(life,), daemon=True).start()
+    imported.grant(code)
     troupe: Troupe | None = None
     with suppress(EOFError, OSError):
         while True:

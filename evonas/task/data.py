@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from evonas import limits
 from evonas.core import DataError, RecipeError, generator, nearest
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ Array = NDArray[Any]
 Goal = Literal["auto", "classification", "regression"]
 Layout = Literal["auto", "nchw", "nhwc"]
 
-MAX_BYTES = 8_000_000_000
-"""Default limit of a decoded array's size: what a file claims is believed up to here."""
+MAX_BYTES = limits.DATA_BYTES
 
 
 @dataclass(frozen=True, slots=True)

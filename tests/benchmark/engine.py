@@ -46,15 +46,7 @@ def main(population: int = 1000, generations: int = 12) -> None:
     for owner, names in ((Nsga2, ("ask", "tell")), (Store, ("lay", "commit", "commit_generation"))):
         for name in names:
             clock.wrap(owner, name)
-    estimate = Serial.run
-
-    def drained(self: Serial, jobs: Any) -> Any:
-        began = time.process_time()
-        batches = list(estimate(self, jobs))
-        clock.seconds["estimate"] = clock.seconds.get("estimate", 0.0) + time.process_time() - began
-        yield from batches
-
-    Serial.run = drained  # type: ignore[method-assign]
+    clock.wrap(Serial, "arrived")
     recipe = {
         "seed": 1,
         "task": {"kind": "digits"},

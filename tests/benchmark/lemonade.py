@@ -61,15 +61,7 @@ def engine(proposals: int, offspring: int, children: int = 600) -> None:
     for owner, methods in ((Lemonade, names), (Store, ("lay", "commit", "commit_generation", "collect"))):
         for name in methods:
             clock.wrap(owner, name)
-    estimate = Serial.run
-
-    def drained(self: Serial, jobs: Any) -> Any:
-        started = time.process_time()
-        batches = list(estimate(self, jobs))
-        clock.seconds["estimate"] = clock.seconds.get("estimate", 0.0) + time.process_time() - started
-        yield from batches
-
-    Serial.run = drained  # type: ignore[method-assign]
+    clock.wrap(Serial, "arrived")
     written = {
         "seed": 1,
         "task": {"kind": "digits"},
@@ -111,8 +103,8 @@ def engine(proposals: int, offspring: int, children: int = 600) -> None:
     except Enough:
         spent = time.process_time() - began[0]
     finally:
-        Lemonade.tell, Serial.run = tell, estimate  # type: ignore[method-assign]
-    own = spent - clock.seconds["estimate"]
+        Lemonade.tell = tell  # type: ignore[method-assign]
+    own = spent - clock.seconds["arrived"]
     each = 1e3 * own / children
     print(f"\n{offspring} children of {proposals} proposals; {len(layers)} on the front, {np.mean(layers):.0f} layers")
     print(f"  {each:.2f} ms per child, {each * offspring / proposals:.2f} ms per proposal")

@@ -118,12 +118,12 @@ def overhead(rounds: int) -> None:
         pool.Processes.RETIRE = retire
         with tempfile.TemporaryDirectory() as folder:
             workers = pool.build(pool.ProcessesSettings(workers=1), recipe, Path(folder) / "scratch")
-            for _ in workers.run(jobs[:2]):
+            for _ in pool.drain(workers, jobs[:2]):
                 pass
             costs = []
             for _ in range(rounds):
                 began = time.perf_counter()
-                outcomes = [outcome for batch in workers.run(jobs) for outcome in batch]
+                outcomes = [outcome for batch in pool.drain(workers, jobs) for outcome in batch]
                 inside = sum(outcome.estimate.cost["seconds"] for outcome in outcomes)
                 costs.append((time.perf_counter() - began - inside) / len(jobs))
             workers.close()

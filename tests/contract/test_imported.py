@@ -65,9 +65,11 @@ class Line:
         self.serial = Serial(build(recipe))
         self.workers = settings.settings["workers"]
 
-    def run(self, jobs):
-        for batch in self.serial.run(jobs):
-            yield from ([outcome] for outcome in batch)
+    def submit(self, jobs):
+        self.serial.submit(jobs)
+
+    def arrived(self):
+        return self.serial.arrived()
 
     def close(self):
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from evonas import encoding, estimate, pool
 from evonas.core import Heritage, Job, Pool, stream
 from evonas.marks import Marks
+from tests import clusters
 
 RECIPE: dict[str, Any] = {
     "version": 1,
@@ -24,6 +26,10 @@ RECIPE: dict[str, Any] = {
     "estimator": estimate.TrainSettings(epochs=1, share=0.3, augment=estimate.Augment(shift=1)).model_dump(mode="json"),
     "final": estimate.FinalSettings(epochs=1, share=0.3).model_dump(mode="json"),
 }
+
+KINDS = {kind: settings() for kind, settings in pool.TABLE.items() if kind != "ray" or clusters.HAS_RAY}
+if clusters.HAS_RAY:
+    KINDS["ray"] = pool.RaySettings(workers=1)  # each worker there loads torch anew
 
 INHERITING: dict[str, Any] = {
     **RECIPE,
@@ -39,17 +45,25 @@ def jobs(count: int) -> list[Job]:
     return [Job(i, 50 + i, space.to_json(space.random(rng, book))) for i in range(count)]
 
 
-@pytest.fixture(params=list(pool.TABLE))
-def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
-    built = pool.build(pool.TABLE[request.param](), RECIPE, tmp_path / "scratch")
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One for all pools of kind ray, where there is Ray."""
+    with clusters.joined() if clusters.HAS_RAY else nullcontext():
+        yield
+
+
+@pytest.fixture(scope="module", params=clusters.kinds(pool.TABLE))
+def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    scratch = tmp_path_factory.mktemp("pool") / "scratch"
+    built = pool.build(KINDS[request.param], RECIPE, scratch)
     yield built
     built.close()
-    assert not (tmp_path / "scratch").exists()
+    assert not scratch.exists()
 
 
 def bits(workers: Pool, todo: list[Job]) -> dict[int, Any]:
     """Everything about the outcomes that must not depend on where they were computed."""
-    arrived = [outcome for batch in workers.run(todo) for outcome in batch]
+    arrived = [outcome for batch in pool.drain(workers, todo) for outcome in batch]
     assert sorted(outcome.estimate.id for outcome in arrived) == sorted(job.id for job in todo)
     return {outcome.estimate.id: (replace(outcome.estimate, cost={}).to_json(), outcome.weights) for outcome in arrived}
 
@@ -72,7 +86,7 @@ def heirs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
     folder = tmp_path_factory.mktemp("heirs")
     serial = pool.build(pool.SerialSettings(), INHERITING, folder / "scratch")
     parent = jobs(1)[0]
-    (outcome,) = next(serial.run([parent]))
+    (outcome,) = next(pool.drain(serial, [parent]))
     assert outcome.weights is not None
     (folder / "parent.safetensors").write_bytes(outcome.weights)
     sha = hashlib.sha256(outcome.weights).hexdigest()
@@ -88,7 +102,7 @@ def heirs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
 
 
 def test_inherited_weights_are_carried_to_every_pool(heirs: list[Job], tmp_path: Path) -> None:
-    built = [pool.build(settings(), INHERITING, tmp_path / kind) for kind, settings in pool.TABLE.items()]
+    built = [pool.build(settings, INHERITING, tmp_path / kind) for kind, settings in KINDS.items()]
     first, *others = (bits(one, heirs) for one in built)
     for one in built:
         one.close()
@@ -106,12 +120,26 @@ def test_a_genome_that_cannot_be_built_fails_alone(workers: Pool, expected: dict
 
 
 def test_no_jobs_no_outcomes(workers: Pool) -> None:
-    assert list(workers.run([])) == []
+    assert workers.arrived() == []
+    workers.submit([])
+    assert workers.arrived() == []
     assert workers.workers >= 1
 
 
+def test_jobs_may_come_while_others_are_under_way(workers: Pool, expected: dict[int, Any]) -> None:
+    todo = jobs(4)
+    workers.submit(todo[:2])
+    arrived = workers.arrived()
+    assert arrived
+    workers.submit(todo[2:])
+    while more := workers.arrived():
+        arrived += more
+    told = {one.estimate.id: (replace(one.estimate, cost={}).to_json(), one.weights) for one in arrived}
+    assert len(arrived) == 4 and told == expected
+
+
 def test_the_final_training_is_the_same_in_every_pool(tmp_path: Path) -> None:
-    built = [pool.build(settings(), RECIPE, tmp_path / kind, final=True) for kind, settings in pool.TABLE.items()]
+    built = [pool.build(settings, RECIPE, tmp_path / kind, final=True) for kind, settings in KINDS.items()]
     first, *others = (bits(one, jobs(1)) for one in built)
     for one in built:
         one.close()

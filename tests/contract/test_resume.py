@@ -153,11 +153,23 @@ SIDES: dict[str, Any] = {
     "strategy": {"kind": "nsga2", "population": 8, "generations": 3},
 }
 """A population that is estimated as a whole for a strategy that keeps its individuals one by one."""
+AHEAD: dict[str, Any] = {
+    **LOOKUP,
+    "strategy": {"kind": "regularized", "population": 4, "generations": 8, "sample": 3, "window": 3},
+}
+HEIRS_AHEAD: dict[str, Any] = {
+    **HEIRS,
+    "strategy": {"kind": "lemonade", "population": 3, "generations": 5, "offspring": 1, "proposals": 3, "window": 3},
+    "estimator": {**HEIRS["estimator"], "stop": {"after": 0.2, "peers": 3}},
+}
+"""Several generations under way at once, and children of parents who may die meanwhile."""
 WRITES = [
     *((ONE_BY_ONE, method) for method in ("lay", "commit", "commit_generation", "collect", "event")),
     *((HEIRS, method) for method in ("commit", "commit_generation", "collect")),
     *((NEAT, method) for method in ("commit_cohort", "snapshot", "event")),
     *((SIDES, method) for method in ("lay", "commit", "commit_generation")),
+    *((AHEAD, method) for method in ("lay", "commit", "commit_generation")),
+    *((HEIRS_AHEAD, method) for method in ("lay", "commit", "commit_generation", "collect")),
 ]
 
 
@@ -225,6 +237,17 @@ def test_a_damaged_snapshot_or_journal_is_bred_again(tmp_path: Path, monkeypatch
             assert run.state() is not None
         evonas.resume(folder, generations=8)
         assert digest(folder) == calm, name
+
+
+@pytest.mark.parametrize("recipe", [AHEAD, HEIRS_AHEAD])
+def test_generations_under_way_at_once_are_the_same_in_every_pool(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    alone = {**recipe, "strategy": {**recipe["strategy"], "window": 1}}
+    serial = digest(evonas.start(recipe, name="serial", runs=tmp_path).folder)
+    processes = {**recipe, "pool": {"kind": "processes", "workers": 2}}
+    assert digest(evonas.start(processes, name="processes", runs=tmp_path).folder) == serial
+    assert digest(evonas.start(alone, name="alone", runs=tmp_path).folder) != serial, (
+        "the window says who is born of whom"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ inherited weights
@@ -309,17 +332,19 @@ def test_order_of_arrival_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     from evonas.pool import Serial
 
     calm = digest(evonas.start(LOOKUP, name="calm", runs=tmp_path).folder)
-    whole = Serial.run
+    whole = Serial.arrived
 
-    def disordered(self: Serial, jobs: Any) -> Any:
-        outcomes: list[Outcome] = [outcome for batch in whole(self, jobs) for outcome in batch]
+    def disordered(self: Serial) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        while batch := whole(self):
+            outcomes += batch
         if order == "reversed":
             outcomes.reverse()
         else:
             random.Random(len(outcomes)).shuffle(outcomes)
-        yield from ([outcome] for outcome in outcomes)
+        return outcomes
 
-    monkeypatch.setattr(Serial, "run", disordered)
+    monkeypatch.setattr(Serial, "arrived", disordered)
     assert digest(evonas.start(LOOKUP, name="other", runs=tmp_path).folder) == calm
 
 
@@ -406,5 +431,27 @@ def test_a_run_in_which_everything_fails_says_so(tmp_path: Path) -> None:
     )
     from evonas import imported
 
-    imported.load.cache_clear()
+    imported.found.cache_clear()
     assert evonas.resume(tmp_path / "run").front()
+
+
+def test_a_run_in_which_everything_begins_to_fail_stops_and_goes_on_when_that_is_mended(tmp_path: Path) -> None:
+    from evonas import imported
+
+    values = "def values(genome, plan):\n    return {'params': plan.params, 'flops': plan.flops}\n"
+    away = "from pathlib import Path\n" + values.replace(
+        ":\n", f":\n    if Path({str(tmp_path / 'away')!r}).exists():\n        raise OSError('the disk is away')\n", 1
+    )
+    (tmp_path / "known.py").write_text(away)
+    recipe = {**LOOKUP, "estimator": {"kind": "lookup", "function": f"{tmp_path}/known.py:values"}}
+
+    def observer(progress: Any) -> None:
+        if progress.kind == "generation" and progress.generation == 2:
+            (tmp_path / "away").touch()
+
+    imported.found.cache_clear()
+    with pytest.raises(EvonasError, match=r"the last 72 networks failed, up to generation 5, .*the disk is away; mend"):
+        evonas.start(recipe, name="run", runs=tmp_path, observer=observer)
+    (tmp_path / "away").unlink()
+    run = evonas.resume(tmp_path / "run")
+    assert run.status == "finished" and sum(row["failed"] for row in run.generations()) == 72

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +15,7 @@ import evonas
 from evonas import imported, pool, zoo
 from evonas import recipe as recipes
 from evonas import run as engine
-from evonas.core import DataError, Estimate, EvonasError, Individual, Job, Outcome, RecipeError
+from evonas.core import DataError, Estimate, EvonasError, Individual, Outcome, RecipeError
 from evonas.encoding.dag import DagEncoding, DagSettings
 from evonas.encoding.genes import DagGenome, EdgeGene, LayerGene
 from evonas.founders import Founder, Reader, Settled, settled_weights
@@ -359,16 +358,16 @@ def test_a_killed_run_needs_its_sources_no_more(
     with evonas.start(begun, runs=tmp_path, name="whole") as run:
         digest = run.store.digest()
 
-    serial = pool.Serial.run
+    serial, handed = pool.Serial.arrived, []
 
-    def one_and_no_more(self: pool.Serial, jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
-        for done, outcome in enumerate(serial(self, jobs)):
-            if done:
-                raise Killed
-            yield outcome
+    def one_and_no_more(self: pool.Serial) -> list[Outcome]:
+        if handed:
+            raise Killed
+        handed.extend(serial(self))
+        return handed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pool.Serial, "run", one_and_no_more)
+        patch.setattr(pool.Serial, "arrived", one_and_no_more)
         patch.setattr(pool.Serial, "BATCH", 0.0)
         with pytest.raises(Killed):
             evonas.start(begun, runs=tmp_path, name="killed")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from evonas.core import EvonasError, Job, Outcome, RecipeError
-from evonas.pool import Processes, ProcessesSettings, SerialSettings, build
+from evonas.pool import Processes, ProcessesSettings, SerialSettings, build, drain
 from evonas.processes import context, plain_main
 
 FAULTS = '''
@@ -112,7 +112,7 @@ def jobs(*genomes: str | dict[str, Any]) -> list[Job]:
 
 
 def outcomes(pool: Any, todo: list[Job]) -> dict[int, Outcome]:
-    arrived = [outcome for batch in pool.run(todo) for outcome in batch]
+    arrived = [outcome for batch in drain(pool, todo) for outcome in batch]
     assert sorted(outcome.estimate.id for outcome in arrived) == [job.id for job in todo], "one outcome per job"
     return {outcome.estimate.id: outcome for outcome in arrived}
 
@@ -139,9 +139,9 @@ def reason(pool: Any, do: str) -> str:
     ],
 )
 def test_what_an_estimate_raises_fails_it_alone(make: Make, do: str, said: str) -> None:
-    pool = make(workers=1)
-    assert reason(pool, do).startswith(said)
-    assert len({busy.process.pid for busy in pool._idle}) == 1, "the worker survives an exception"
+    done = outcomes(make(workers=1), jobs("fine", do, "fine"))
+    assert done[1].estimate.reason.startswith(said)
+    assert done[0].estimate.values["pid"] == done[2].estimate.values["pid"], "the worker survives an exception"
 
 
 @pytest.mark.parametrize(
@@ -236,20 +236,44 @@ def test_workers_start_where_there_is_no_forkserver(make: Make, monkeypatch: pyt
     assert reason(make(workers=1, retries=1), "kill").startswith("its worker process was ended by SIGKILL")
 
 
-def test_a_run_can_be_given_up_and_another_begun(make: Make) -> None:
+@pytest.mark.parametrize("bytes_", [50_000, 300])
+def test_tiny_jobs_wait_at_their_worker_and_only_the_one_under_way_shares_its_fate(
+    make: Make, monkeypatch: pytest.MonkeyPatch, bytes_: int
+) -> None:
+    monkeypatch.setattr("evonas.pool._Worker.BYTES", bytes_)
+    pool, bad = make(retries=1, time_limit=1.0), {150: "kill", 220: "sleep", 260: "segfault", 299: "exception"}
+    todo = jobs(*(bad.get(i, "fine") for i in range(300)))
+    arrived, most = [], 0
+    for batch in drain(pool, todo):
+        arrived += batch
+        most = max([most, *(len(busy.attempts) for busy in pool._busy.values())])
+    assert sorted(outcome.estimate.id for outcome in arrived) == list(range(300))
+    assert {outcome.estimate.id for outcome in arrived if outcome.estimate.status == "failed"} == set(bad)
+    assert most > 1
+
+
+def test_the_next_process_starts_while_the_others_work(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Processes, "RETIRE", 0.0)
+    pool = make(workers=1)
+    pool.submit(jobs(*["fine"] * 5))
+    first = pool.arrived()[0].estimate.values["pid"]
+    ahead = {one.process.pid for one in (*pool._idle, *pool._busy.values())}
+    then = pool.arrived()[0].estimate.values["pid"]
+    assert then in ahead - {first}
+
+
+def test_jobs_that_come_later_do_not_wait_for_those_under_way(make: Make) -> None:
     pool = make()
-    for batch in pool.run(jobs("fine", "sleep", "sleep", "sleep")):
-        assert batch
-        break
-    began = time.monotonic()
-    assert outcomes(pool, jobs("fine"))[0].estimate.status == "ok"
-    assert time.monotonic() - began < 5
+    pool.submit(jobs("sleep", "fine"))
+    assert [outcome.estimate.id for outcome in pool.arrived()] == [1]
+    pool.submit([Job(7, 0, {"do": "fine"})])
+    assert [outcome.estimate.id for outcome in pool.arrived()] == [7], "the sleeper still sleeps"
 
 
 def test_close_ends_busy_workers_within_a_second_and_removes_the_scratch_folder(make: Make) -> None:
     pool = make()
-    running = pool.run(jobs("fine", "stubborn", "stubborn"))
-    next(running)
+    pool.submit(jobs("fine", "stubborn", "stubborn"))
+    assert pool.arrived()
     time.sleep(0.1)  # so that the stubborn ones have their handler in place; without it the test is only easier
     scratch = pool._scratch
     assert scratch.is_dir()
@@ -299,13 +323,13 @@ DRIVER = """
 import sys
 from pathlib import Path
 from evonas.core import Job
-from evonas.pool import ProcessesSettings, build
+from evonas.pool import ProcessesSettings, build, drain
 
 print("driver runs", flush=True)
 recipe = {"seed": 0, "task": {"kind": "iris"}, "estimator": {"kind": sys.argv[1]}}
 pool = build(ProcessesSettings(workers=2), recipe, Path(sys.argv[2]))
 try:
-    done = pool.run([Job(0, 0, {"do": "fine"}), Job(1, 1, {"do": "sleep"}), Job(2, 2, {"do": "sleep"})])
+    done = drain(pool, [Job(0, 0, {"do": "fine"}), Job(1, 1, {"do": "sleep"}), Job(2, 2, {"do": "sleep"})])
     print(next(done)[0].estimate.status, flush=True)
     print(*[one.process.pid for one in (*pool._busy.values(), *pool._idle)], flush=True)
     list(done)
@@ -385,7 +409,7 @@ def test_serial_hands_quick_outcomes_over_in_few_batches(tmp_path: Path) -> None
 
     from evonas.pool import Serial
 
-    batches = list(Serial(Quick()).run(jobs(*["fine"] * 1000)))
+    batches = list(drain(Serial(Quick()), jobs(*["fine"] * 1000)))
     assert sum(map(len, batches)) == 1000
     assert len(batches) < 20
 

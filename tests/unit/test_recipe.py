@@ -78,7 +78,7 @@ store: {keep_weights: al}
         ":14: estimator.optimizer.betas.1: missing: the list is too short",
         ":15: estimator.label_smoothing: .nan is not allowed: must be a finite number",
         ":16: final.test: not known; known: kind, epochs",
-        ":17: store.keep_weights: 'al' is not known; did you mean 'all'? known: front, all",
+        ":17: store.keep_weights: 'al' is not known; did you mean 'all'? known: champions, front, all",
     ]
     assert len(told) == len(starts), told
     for line, start in zip(told, starts, strict=True):
