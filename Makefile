@@ -22,10 +22,10 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 0
 
 faults: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow or not slow" tests/faults tests/contract/test_resume.py \
+	$(BIN)/python -m pytest -m "slow or not slow" -n 0 tests/faults tests/contract/test_resume.py \
 	  tests/unit/test_pool.py tests/unit/test_store_faults.py
 
 lint: $(VENV)/.dev

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
@@ -24,7 +25,7 @@ from evonas import estimate, imported
 from evonas.core import Count, Estimate, Estimator, EvonasError, Job, Outcome, Pool, RecipeError, Settings, dumps
 from evonas.estimate import worker
 from evonas.imported import Imported
-from evonas.processes import cause, context, environment, plain_main
+from evonas.processes import cause, context, deaf, environment, plain_main
 
 # ---------------------------------------------------------------------------------------------------------- settings
 
@@ -164,13 +165,14 @@ class _Worker:
     BYTES = 50_000
     """Most jobs, and bytes of them, that it may have: the pipe must take them while it sends an outcome itself."""
 
-    def __init__(self, context: Any, assignment: worker.Assignment, watched: bool) -> None:
+    def __init__(self, context: Any, forks: bool, assignment: worker.Assignment, watched: bool) -> None:
         self.pipe, theirs = context.Pipe()
         their_life, self._life = context.Pipe(duplex=False)
         arguments = (theirs, their_life, assignment.to_bytes())
         self.slot = assignment.slot
         self.process: BaseProcess = context.Process(target=worker.main, args=arguments, daemon=True)
-        with plain_main(), environment():
+        # half a start would leave a process that waits for the rest; one that is forked from a server has its own mask
+        with plain_main(), environment(), deaf(signal.SIGTERM) if forks else nullcontext():
             self.process.start()
         theirs.close()
         their_life.close()
@@ -355,7 +357,7 @@ class Processes:
         folder = None if self._folder is None else str(self._folder)
         code = imported.granted()
         assignment = worker.Assignment(self._recipe, folder, self._final, slot, os.getcwd(), code)
-        return _Worker(self._context, assignment, self._memory_limit is not None)
+        return _Worker(self._context, self._forks, assignment, self._memory_limit is not None)
 
     def _received(self, most: float | None = None) -> list[Outcome]:
         """Waits until a worker has something to say or a limit may be passed, `most` seconds, and takes what there

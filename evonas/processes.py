@@ -43,15 +43,16 @@ def context(preload: str) -> tuple[Any, bool]:
     chosen = multiprocessing.get_context("forkserver")
     chosen.set_forkserver_preload([preload])
     resource_tracker.ensure_running()  # now: its start unblocks SIGINT on Python 3.11
-    with environment(), _deaf():
+    with environment(), deaf():
         forkserver.ensure_running()
     return chosen, True
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """What starts here never hears Ctrl-C, not even before its first line: the driver decides what it means."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def deaf(*more: signal.Signals) -> Iterator[None]:
+    """What starts here never hears Ctrl-C, not even before its first line: the driver decides what it means, once the
+    start is over. Not on Windows."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *more})
     try:
         yield
     finally:
