@@ -322,20 +322,23 @@ class Processes:
         while self._waiting and len(self._busy) < self.workers:
             attempt = self._waiting.popleft()
             chosen = self._idle.pop() if self._idle else self._new()
+            if chosen is None:
+                lost += self._retried("was lost at its start", attempt)
+                continue
             try:
                 chosen.give(attempt)
                 self._busy[chosen.pipe] = chosen
             except OSError:
+                why = cause(chosen.bury(self.MERCY))
                 if chosen.ready:  # it died while it had nothing to do: that is no try of this job
-                    chosen.bury(self.MERCY)
                     self._waiting.appendleft(attempt)
                 else:
-                    lost += self._retried(chosen, attempt)
+                    lost += self._retried(why, attempt)
         busy = self._busy.values()
         while self._waiting and (roomy := [one for one in busy if one.room > 0 and not self._old(one)]):
             self._ahead(max(roomy, key=lambda one: one.room))
         if self._waiting and self._forks and not self._idle and all(one.ready and not one.keep for one in busy):
-            self._idle.append(self._new())  # it starts while the others work
+            self._idle += filter(None, [self._new()])  # it starts while the others work
         return lost
 
     def _ahead(self, chosen: _Worker) -> None:
@@ -351,13 +354,17 @@ class Processes:
         """Whether it makes place for a fresh process when it is free."""
         return self._forks and not chosen.keep and chosen.worked >= self.RETIRE
 
-    def _new(self) -> _Worker:
+    def _new(self) -> _Worker | None:
+        """A fresh process; None where it was killed before it had read what it is to do."""
         taken = {busy.slot for busy in self._busy.values()}
         slot = next((number for number in range(self.workers) if number not in taken), 0)
         folder = None if self._folder is None else str(self._folder)
         code = imported.granted()
         assignment = worker.Assignment(self._recipe, folder, self._final, slot, os.getcwd(), code)
-        return _Worker(self._context, self._forks, assignment, self._memory_limit is not None)
+        try:
+            return _Worker(self._context, self._forks, assignment, self._memory_limit is not None)
+        except (BrokenPipeError, ConnectionResetError, EOFError):
+            return None
 
     def _received(self, most: float | None = None) -> list[Outcome]:
         """Waits until a worker has something to say or a limit may be passed, `most` seconds, and takes what there
@@ -376,7 +383,7 @@ class Processes:
         except (EOFError, OSError):
             first, *others = self._given_back(chosen)
             self._waiting.extendleft(reversed(others))  # the process died of its first job, not of these
-            return self._retried(chosen, first)
+            return self._retried(cause(chosen.bury(self.MERCY)), first)
         if message[:1] == worker.READY:
             chosen.greeted(message)
             return []
@@ -404,9 +411,8 @@ class Processes:
         else:
             self._idle.append(chosen)
 
-    def _retried(self, lost: _Worker, attempt: _Attempt) -> list[Outcome]:
+    def _retried(self, why: str, attempt: _Attempt) -> list[Outcome]:
         """The job of a dead worker goes to the front of the queue, until it has cost too many."""
-        why = cause(lost.bury(self.MERCY))
         attempt.lost += 1
         if attempt.lost <= self._retries:
             self._waiting.appendleft(attempt)

@@ -14,7 +14,7 @@ import numpy as np
 from evonas import agreement, encoding, objective, pareto, shapes, task
 from evonas import recipe as recipes
 from evonas.cohort import Everyone, Scored
-from evonas.core import Estimate, Genome, Individual, Objective, RecipeError, State
+from evonas.core import DataError, Estimate, Genome, Individual, Objective, RecipeError, State
 from evonas.estimate import inherits
 from evonas.store import Store
 
@@ -480,13 +480,23 @@ class Run:
         return pareto.hypervolume(self._losses(front), reference)
 
     def _losses(self, estimates: Sequence[Estimate]) -> list[list[float]]:
-        return [[o.loss(estimate.values[o.name]) for o in self.objectives] for estimate in estimates]
+        pairs = [zip(self.objectives, self._values(estimate), strict=True) for estimate in estimates]
+        return [[one.loss(value) for one, value in pair] for pair in pairs]
+
+    def _values(self, estimate: Estimate) -> list[float]:
+        """The objectives' values, (objectives,). Raises DataError where one is missing, which no run leaves so."""
+        try:
+            return [estimate.values[one.name] for one in self.objectives]
+        except KeyError as missing:
+            text = f"individual {estimate.id} is {estimate.status} without a value of {missing}"
+            raise DataError(f"{self.folder} is damaged: {text}: `evonas verify {self.name}`") from None
 
     def _scaled(self, estimates: Sequence[Estimate]) -> list[list[float]]:
         """Losses with objectives that span orders of magnitude, such as sizes, on a logarithmic scale."""
         columns = []
-        for one in self.objectives:
-            values = [estimate.values[one.name] for estimate in estimates]
+        table = list(map(self._values, estimates))
+        for at, one in enumerate(self.objectives):
+            values = [row[at] for row in table]
             wide = min(values) > 0 and max(values) > pareto.WIDE * min(values)
             columns.append([one.loss(math.log(value) if wide else value) for value in values])
         return [list(row) for row in zip(*columns, strict=True)]

@@ -110,7 +110,7 @@ class _Builder:
 # ----------------------------------------------------------------------------------------------------------- layers
 
 
-@lru_cache(maxsize=2**14)
+@lru_cache(maxsize=2**12)
 def _layer(gene: LayerGene, shape: Shape, outputs: int) -> Made:
     """What a gene becomes on an input shape. Remembered, as genes and shapes recur throughout a population."""
     name, op = f"layer{gene.mark}", gene.op

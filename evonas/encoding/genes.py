@@ -202,7 +202,7 @@ class DagGenome:
         return tuple(edge for edge in self.edges if edge.source in kept and edge.target in kept)
 
 
-@lru_cache(maxsize=2**15)
+@lru_cache(maxsize=2**12)
 def _layer_text(gene: LayerGene) -> str:
     return dumps(gene.to_json())
 

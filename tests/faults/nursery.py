@@ -69,8 +69,9 @@ class Nursery:
         server = self.asked({})
         drivers = [one for one in psutil.Process(self._process.pid).children() if one.pid != server]
         for one in [*drivers, *self.workers()]:
-            if "resource_tracker" not in " ".join(one.cmdline()):
-                one.kill()
+            with suppress(psutil.NoSuchProcess):  # which a zombie is, too
+                if "resource_tracker" not in " ".join(one.cmdline()):
+                    one.kill()
 
     def asked(self, question: dict[str, Any]) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -26,7 +26,7 @@ LONG: dict[str, tuple[dict[str, Any], int]] = {
         {
             "task": {"kind": "iris"},
             "objectives": ["params", {"name": "depth", "direction": "max"}],
-            "encoding": {"bounds": {"params": "2k"}},
+            "encoding": {"bounds": {"params": "2k", "depth": 8}},  # so that they do not grow all along
             "strategy": {"kind": "nsga2", "population": 500, "generations": 200},
             "estimator": {"kind": "lookup"},
             "pool": SERIAL,

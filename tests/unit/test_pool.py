@@ -252,6 +252,26 @@ def test_tiny_jobs_wait_at_their_worker_and_only_the_one_under_way_shares_its_fa
     assert most > 1 or bytes_ == 300
 
 
+@pytest.mark.parametrize(("times", "status"), [(2, "ok"), (3, "failed")])
+def test_a_process_that_is_killed_while_it_starts_is_one_try(
+    make: Make, monkeypatch: pytest.MonkeyPatch, times: int, status: str
+) -> None:
+    from evonas import pool as module
+
+    starts, whole = [], module._Worker
+
+    def killed(*arguments: Any) -> Any:
+        starts.append(arguments)
+        if len(starts) <= times:
+            raise BrokenPipeError
+        return whole(*arguments)
+
+    monkeypatch.setattr(module, "_Worker", killed)
+    (outcome,) = outcomes(make(workers=1), jobs("fine")).values()
+    assert outcome.estimate.status == status
+    assert (status == "ok") != outcome.estimate.reason.startswith("its worker process was lost at its start")
+
+
 def test_the_next_process_starts_while_the_others_work(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Processes, "RETIRE", 0.0)
     pool = make(workers=1)

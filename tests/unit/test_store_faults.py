@@ -531,7 +531,7 @@ def test_damage_is_told_by_table_and_row_with_a_cure(finished: Path, tmp_path: P
     db.execute("UPDATE estimates SET objectives = replace(objectives, '0.', '1.') WHERE id = 4")
     db.close()
     with Store.open(folder) as store:
-        with pytest.raises(DataError, match=r"table estimates, row 4 does not match its hash; restore .*`evonas repair"):
+        with pytest.raises(DataError, match=r"estimates, row 4 does not match its hash; restore .*`evonas repair"):
             store.estimate(4)
         assert store.estimate(5) is not None
     with pytest.raises(DataError, match="row 4"):
