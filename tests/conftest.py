@@ -12,6 +12,7 @@ import pytest
 from evonas import cli, imported
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several workers run tests: two threads each were slower than one
 os.environ[imported.ALLOW] = "1"  # what tests import is their own; tests/faults/test_hostile.py takes it back
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -46,6 +46,7 @@ class Density:
         scaled = pareto.scaled(points, floor)
         axes = np.flatnonzero(np.ptp(scaled, axis=0) > 1e-12 * np.abs(scaled).max(axis=0))
         width = scaled[:, axes].std(axis=0, ddof=1) if len(axes) else np.ones(0)
+        axes, width = axes[width > 0], width[width > 0]  # below 1e-160 squares of differences are 0 in floats
         return Density(scaled[:, axes], floor, axes, width * len(points) ** (-1 / (len(axes) + 4)))
 
     def log(self, rows: Reals) -> Reals:

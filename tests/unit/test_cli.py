@@ -200,7 +200,8 @@ def test_a_warning_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
 # ------------------------------------------------------------------------------------------------------- init, check
 
 
-def test_init_writes_a_recipe_that_check_accepts(call: Call, tmp_path: Path) -> None:
+def test_init_writes_a_recipe_that_check_accepts(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # a long path wraps elsewhere
     path = tmp_path / "mine.yaml"
     code, _, err = call("init", path, "--task", "iris")
     assert code == 0

@@ -622,7 +622,10 @@ def test_constraints_decide_what_counts() -> None:
 # ------------------------------------------------------------------------------------------------------ what is shown
 
 
-def test_the_command_carries_out_and_prints(call: Call, file: Path, tmp_path: Path) -> None:
+def test_the_command_carries_out_and_prints(
+    call: Call, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # a long path wraps elsewhere
     data = plan(file, tasks={"near": {}, "far": {"estimator": {"epochs": 20}}})
     data["arms"]["regularized"] = {"published": {"near": "71.2 ± 0.4"}}
     path = tmp_path / "small.yaml"
