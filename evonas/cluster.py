@@ -25,9 +25,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from evonas import estimate, imported
-from evonas.core import Estimate, EvonasError, Heritage, Job, Outcome, RecipeError, dumps
+from evonas.core import EvonasError, Heritage, Job, Outcome, RecipeError, dumps
 from evonas.estimate.worker import BROKEN, READY, decoded
-from evonas.pool import Processes, RaySettings
+from evonas.pool import Attempt, Processes, RaySettings
 from evonas.seat import LACKS, Assignment, Seat, digest
 
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_agent_register_timeout_ms": "120000"}
@@ -141,21 +141,13 @@ def _line(error: BaseException) -> str:
 # ---------------------------------------------------------------------------------------------------------- the pool
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """A job and how many seats it has cost."""
-
-    job: Job
-    lost: int = 0
-
-
 @dataclass(slots=True, eq=False)
 class _Worker:
     """The driver's end of a seat: on which node it is, once it said so, and its job."""
 
     seat: Any
     node: str = ""
-    attempt: _Attempt | None = None
+    attempt: Attempt | None = None
     since: float = 0.0
 
 
@@ -176,7 +168,7 @@ class Cluster:
         self._section = recipe["final" if final else "estimator"]
         self._calls: dict[Any, _Worker] = {}
         self._idle: list[_Worker] = []
-        self._waiting: deque[_Attempt] = deque()
+        self._waiting: deque[Attempt] = deque()
         self._parents: OrderedDict[str, Any] = OrderedDict()
         self._rows: Any = None
         self._looked = self._peopled = self._paused = -math.inf
@@ -219,7 +211,7 @@ class Cluster:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Jobs for the next seats that are free, some of which begin at once."""
-        self._waiting.extend(_Attempt(job) for job in jobs)
+        self._waiting.extend(Attempt(job) for job in jobs)
         if jobs:
             self._assign()
 
@@ -255,7 +247,7 @@ class Cluster:
     def _start(self, one: _Worker, rows: Sequence[Any]) -> None:
         self._calls[one.seat.start.remote(self._assignment, rows)] = one
 
-    def _give(self, one: _Worker, attempt: _Attempt) -> None:
+    def _give(self, one: _Worker, attempt: Attempt) -> None:
         one.attempt, one.since = attempt, time.monotonic()
         weights = [] if one.node == self._home else self._weights(attempt.job.parents)
         message = dumps(attempt.job.to_json()).encode()
@@ -303,12 +295,11 @@ class Cluster:
         if attempt is None:
             self._trouble, self._paused = _line(error), time.monotonic() + self.LOOK
             return []
-        attempt.lost += 1
-        if attempt.lost <= self._settings.retries:
+        failed = attempt.lost_again(f"its worker {self._fate(one)}", self._settings.retries)
+        if failed is None:
             self._waiting.appendleft(attempt)
             return []
-        often = f" in each of {attempt.lost} attempts" if attempt.lost > 1 else ""
-        return [Outcome(Estimate.failed(attempt.job.id, f"its worker {self._fate(one)}{often}"))]
+        return [failed]
 
     def _fate(self, one: _Worker) -> str:
         living = {node["NodeID"] for node in self._nodes if node["Alive"]}

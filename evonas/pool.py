@@ -148,11 +148,19 @@ class Serial:
 
 
 @dataclass(slots=True)
-class _Attempt:
-    """A job and how many processes it has cost."""
+class Attempt:
+    """A job and how many workers it has cost."""
 
     job: Job
     lost: int = 0
+
+    def lost_again(self, why: str, retries: int) -> Outcome | None:
+        """Counts one more worker; the failed estimate where it was one too many, None where the job has another try."""
+        self.lost += 1
+        if self.lost <= retries:
+            return None
+        often = f" in each of {self.lost} attempts" if self.lost > 1 else ""
+        return Outcome(Estimate.failed(self.job.id, f"{why}{often}"))
 
 
 class _Worker:
@@ -176,7 +184,7 @@ class _Worker:
             self.process.start()
         theirs.close()
         their_life.close()
-        self.attempts: deque[_Attempt] = deque()
+        self.attempts: deque[Attempt] = deque()
         self.ready = self.keep = self.full = False
         self.worked = 0.0
         self._done = 0
@@ -185,7 +193,7 @@ class _Worker:
         self._since = time.monotonic()
         self._memory = 0
 
-    def give(self, attempt: _Attempt) -> bool:
+    def give(self, attempt: Attempt) -> bool:
         """Sends a job, unless it is one too many. Raises OSError where the process is gone."""
         message = dumps(attempt.job.to_json()).encode()
         if self.attempts and sum(self._sizes) + len(message) > self.BYTES:
@@ -288,7 +296,7 @@ class Processes:
         self._context, self._forks = context("evonas.estimate.preload")
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, _Worker] = {}
-        self._waiting: deque[_Attempt] = deque()
+        self._waiting: deque[Attempt] = deque()
         self._lost: list[Outcome] = []
         shutil.rmtree(scratch, ignore_errors=True)
         self._folder = stage(recipe, scratch, final)
@@ -297,7 +305,7 @@ class Processes:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Jobs for the next workers that are free, some of which begin at once."""
-        self._waiting.extend(_Attempt(job) for job in jobs)
+        self._waiting.extend(Attempt(job) for job in jobs)
         self._lost += self._assign()
 
     def arrived(self) -> list[Outcome]:
@@ -396,7 +404,7 @@ class Processes:
             self._release(chosen)
         return [worker.decoded(message[1:], weights)]
 
-    def _given_back(self, chosen: _Worker) -> list[_Attempt]:
+    def _given_back(self, chosen: _Worker) -> list[Attempt]:
         """The jobs of a worker that computes none of them any more."""
         del self._busy[chosen.pipe]
         attempts = list(chosen.attempts)
@@ -411,14 +419,13 @@ class Processes:
         else:
             self._idle.append(chosen)
 
-    def _retried(self, why: str, attempt: _Attempt) -> list[Outcome]:
+    def _retried(self, why: str, attempt: Attempt) -> list[Outcome]:
         """The job of a dead worker goes to the front of the queue, until it has cost too many."""
-        attempt.lost += 1
-        if attempt.lost <= self._retries:
+        failed = attempt.lost_again(f"its worker process {why}", self._retries)
+        if failed is None:
             self._waiting.appendleft(attempt)
             return []
-        often = f" in each of {attempt.lost} attempts" if attempt.lost > 1 else ""
-        return [Outcome(Estimate.failed(attempt.job.id, f"its worker process {why}{often}"))]
+        return [failed]
 
     # limits -----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -317,7 +318,13 @@ def _convertible(section: dict[str, Json], place: Place, kind: Json) -> dict[str
 # ------------------------------------------------------------------------------------------------------- whose code
 
 
-_THIS_MACHINE = ("auto", "127.", "localhost:", "[::1]:")
+def _elsewhere(address: str) -> bool:
+    """Whether a Ray cluster's address is, or may be, on another machine: of names only localhost is known."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return address != "auto" and host != "localhost"
 
 
 def own_code(recipe: Recipe) -> dict[Place, str]:
@@ -327,7 +334,7 @@ def own_code(recipe: Recipe) -> dict[Place, str]:
     named |= {("task", key): getattr(recipe.task, key, None) for key in ("function", "environment")}
     named["estimator", "function"] = getattr(recipe.estimator, "function", None)
     address = getattr(recipe.pool, "address", None)  # the head of a Ray cluster sends pickles
-    named["pool", "address"] = address if address and not address.startswith(_THIS_MACHINE) else None
+    named["pool", "address"] = address if address and _elsewhere(address) else None
     for i, one in enumerate(recipe.objectives):
         named["objectives", i, "function"] = one.function
         named |= {("objectives", i, "of", at, "function"): part.function for at, part in enumerate(one.of)}

@@ -66,8 +66,7 @@ class Interrupted(EvonasError):
 
 @dataclass(eq=False)
 class _Batch:
-    """A generation under way: who was born, the estimates that are there, the weights that its children begin with,
-    and the seconds that went into asking for it."""
+    """A generation under way: who was born, the estimates that are there, the weights that its children begin with."""
 
     born: Sequence[Individual]
     known: dict[int, Estimate] = field(default_factory=dict)
@@ -151,7 +150,8 @@ class _Search:
         """The state after as many generations were asked for as may be under way; `lay` begins their estimates."""
         while (asked := self.window.ask(state, [batch.born for batch in self.flight])) is not None:
             born, after = asked
-            self.flight.append(self._begun(born, state) if lay else _Batch(born))
+            untold = self.flight[0].born[0].id if self.flight else born[0].id
+            self.flight.append(self._begun(born, state, untold) if lay else _Batch(born))
             state = after
         return state
 
@@ -161,24 +161,21 @@ class _Search:
             return
         ids = [id for id in self.run.store.born_since(state.generation) if id < state.next_id]
         waiting = self.run.store.individuals(ids, self.run.encoding.from_json)
-        for _, born in groupby(waiting, key=lambda one: one.birth):
-            self.flight.append(self._begun(tuple(born), state))
+        for birth, born in groupby(waiting, key=lambda one: one.birth):
+            # those born since this one had not been told when it was asked for; of the first nobody can be born before
+            untold = self.run.store.born_since(max(birth - self.window.size + 1, min(birth, 1)))[0]
+            self.flight.append(self._begun(tuple(born), state, untold))
 
-    def _begun(self, born: Sequence[Individual], state: State) -> _Batch:
-        """A generation whose births are laid and whose estimates are under way."""
+    def _begun(self, born: Sequence[Individual], state: State, untold: int) -> _Batch:
+        """A generation whose births are laid and whose estimates are under way; `untold` is the lowest id of those who
+        had not been told when it was asked for."""
         store = self.run.store
         with self.stop.held():
             store.lay(born)
         known = store.estimates([individual.id for individual in born])
-        jobs = self.jobs([one for one in born if one.id not in known], state, self._settled_before(born[0]))
+        jobs = self.jobs([one for one in born if one.id not in known], state, untold)
         self.workers.submit(jobs)
         return _Batch(born, known, frozenset(one.sha256 for job in jobs for one in job.parents))
-
-    def _settled_before(self, one: Individual) -> int:
-        """The lowest id of those who had not been told yet when this one was asked for."""
-        if self.window.size == 1:
-            return one.id
-        return self.run.store.born_since(max(one.birth - self.window.size + 1, min(one.birth, 1)))[0]
 
     def _awaited(self, state: State) -> _Done:
         """The oldest generation under way. Every estimate commits as it arrives, so that a killed run loses only those
@@ -238,11 +235,8 @@ class _Search:
         Where trainings may be ended early, those of ids below `first` judge them: all that was told by then.
 
         With inherited weights a child's job names those of its parents; where one of them has none, the child begins
-        from scratch. Raises DataError for weights that are missing or damaged.
-        Several workers get the costly ones first, so that none waits long for another at the end of a generation."""
-        space, seed = self.run.encoding, self.run.recipe.seed
-        if self.workers.workers > 1 and self.run.recipe.task.kind != "tabular":
-            due = sorted(due, key=lambda one: -space.decode(one.genome).flops)
+        from scratch. Raises DataError for weights that are missing or damaged."""
+        space, seed, due = self.run.encoding, self.run.recipe.seed, _costly_first(self.run, self.workers, due)
         left, passed = self._left(due, state), self._passed(first)
         jobs = []
         for one in due:
@@ -472,12 +466,12 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: St
     store, seed = run.store, run.recipe.seed
     tested = {one["id"] for one in store.tests()}
     due = [run.individual(id) for id in chosen if id not in tested]
-    jobs = [_final_job(run, one) for one in due]
     workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch", final=True)
     watch = _Watch(run, observer, run.state() or begin(), workers.workers)
     failures: list[str] = []
     done = 0
     try:
+        jobs = [_final_job(run, one) for one in _costly_first(run, workers, due)]
         watch.trainings(done, len(jobs))
         for outcomes in pool.drain(workers, jobs):
             with stop.held():
@@ -489,6 +483,13 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: St
         workers.close()
     _tell_agreement(run, tests=True)
     return failures
+
+
+def _costly_first(run: Run, workers: Pool, due: Sequence[Individual]) -> Sequence[Individual]:
+    """Several workers get the costly networks first, so that none waits long for another at the end."""
+    if workers.workers == 1 or run.recipe.task.kind == "tabular":
+        return due
+    return sorted(due, key=lambda one: -run.encoding.decode(one.genome).flops)
 
 
 def _final_job(run: Run, one: Individual) -> Job:

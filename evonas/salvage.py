@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evonas import yaml
-from evonas.core import DataError, EvonasError, Json, loads
+from evonas.core import DataError, EvonasError, Json, dumps, loads
 from evonas.store import COLUMNS, PAGE_BYTES, Row, genuine
 
 __all__ = ["Salvage", "carved", "salvage"]
@@ -147,14 +147,8 @@ def _read_recipe(found: Salvage) -> None:
             f"{found.folder} cannot be repaired: neither run.sqlite nor recipe.yaml tells its recipe any more; restore "
             "one of them from a backup"
         )
-    found.rows["meta"]["recipe"] = ("recipe", _json(data))
+    found.rows["meta"]["recipe"] = ("recipe", dumps(data))
     found.notes.append("the recipe in run.sqlite is lost: recipe.yaml was taken")
-
-
-def _json(data: Any) -> str:
-    import json
-
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _read_weights(found: Salvage) -> None:

@@ -41,7 +41,7 @@ LOOKS = 16
 DOUBTS = (0.25, 1.0)
 """What a predicted deviation counts for there, in turn. With little of it a search may never leave what it first took
 for good, with much of it it wanders: on NAS-Bench-201 (CIFAR-100, error and parameters, 32 seeds) always a half had
-.976 of the hypervolume after 200 estimates and one search in 32 had .86, these two .983 and all had more than .96."""
+.976 of the hypervolume after 200 estimates, these two in turn .983. Over 100 seeds they have .981, the worst .955."""
 
 
 @dataclass(frozen=True, eq=False)

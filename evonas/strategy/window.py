@@ -40,12 +40,12 @@ class Window:
         ahead = state.generation + len(flight)
         if ahead >= self.generations or len(flight) >= self.size or (flight and not len(state.population)):
             return None
-        born, asked = self.strategy.ask(replace(state, generation=ahead) if flight else state)
-        room = left(self.budget, state)
-        if room is not None and room - sum(map(len, flight)) < len(born):
+        born, asked = self.strategy.ask(replace(state, generation=ahead))
+        if (room := left(self.budget, state)) is not None:
+            room = max(room - sum(map(len, flight)), 0)
             # a part of a cohort is none: its individuals are stored one by one
-            born = born[: max(room - sum(map(len, flight)), 0)]
-        return (born, replace(asked, generation=state.generation) if flight else asked) if len(born) else None
+            born = born[:room] if room < len(born) else born
+        return (born, replace(asked, generation=state.generation)) if len(born) else None
 
     def tell(self, state: State, scored: Sequence[tuple[Individual, Estimate]], flight: Flight) -> State:
         """The state after the oldest generation; `flight` is what stays under way, whose marks stay too."""

@@ -27,6 +27,7 @@ from evonas.phenotype import network
 from evonas.report import document, html, tables
 from evonas.store import Store
 from tests import fabricated
+from tests.clusters import needs_ray
 from tests.conftest import Call
 from tests.fabricated import Made
 from tests.faults import eater
@@ -141,6 +142,20 @@ def written(folder: Path, rooms: dict[str, Any]) -> Path:
 
 def ran(folder: Path) -> bool:
     return (folder / "ran").exists()
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("address", "elsewhere"),
+    [
+        ("auto", False), ("127.0.0.1:6379", False), ("127.9.9.9:1", False), ("localhost:1", False), ("[::1]:1", False),
+        ("127.evil.example:6379", True), ("autoevil.example:6379", True), ("localhost.evil.example:1", True),
+        ("10.0.0.7:6379", True), ("0.0.0.0:6379", True), ("[2001:db8::1]:1", True),
+    ],
+)  # fmt: skip
+def test_a_ray_head_elsewhere_is_code_of_others(stranger: Path, address: str, elsewhere: bool) -> None:
+    read = recipe.read(LOOKUP | {"pool": {"kind": "ray", "address": address}})
+    assert bool(recipe.own_code(read)) is elsewhere
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -234,6 +234,43 @@ def test_nodes_that_die_and_join_in_mid_run_change_nothing(tmp_path: Path, calm:
             assert not [one.name for one in base.iterdir() if one.is_dir()], "nothing stays on the nodes"
 
 
+HEADLESS = """
+import json, sys
+from pathlib import Path
+import evonas
+from tests import clusters
+
+with clusters.nodes(0, 1) as built:
+    def disturb(progress):
+        if progress.kind == "batch" and progress.generation == 2:
+            for one in built.head_node.all_processes["gcs_server"]:
+                one.process.kill()
+
+    evonas.start(json.loads(sys.argv[1]), name="run", runs=Path(sys.argv[2]), observer=disturb)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_whose_head_died_is_resumed_elsewhere(tmp_path: Path, calm: str) -> None:
+    """Ray itself ends a driver that has not reached its head for a minute."""
+    long = {**RUN, "strategy": {**RUN["strategy"], "generations": 10_000}, "pool": {"kind": "ray"}}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-c", HEADLESS, json.dumps(long), str(tmp_path)]
+    driver = subprocess.run(command, env=environment, capture_output=True, timeout=400)
+    assert driver.returncode != 0 and b"Failed to connect to GCS" in driver.stdout + driver.stderr
+    with evonas.open(tmp_path / "run") as run:
+        assert run.status == "interrupted" and len(run.generations()) >= 2
+        known = len(run.generations())
+    total = max(known, RUN["strategy"]["generations"])
+    expected = calm
+    if total > RUN["strategy"]["generations"]:
+        whole = {**RUN, "strategy": {**RUN["strategy"], "generations": total}}
+        expected = digest(evonas.start(whole, name="whole", runs=tmp_path).folder)
+    resumed = evonas.resume(tmp_path / "run", generations=total, overrides={"pool.kind": "serial"})
+    assert digest(resumed.folder) == expected
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
