@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
@@ -191,7 +192,8 @@ class Cluster:
             raise RecipeError(self._nowhere())
         self._home = ray.get_runtime_context().get_node_id()
         folder = None if self._folder is None else str(self._folder.resolve())
-        given = Assignment(recipe, final, settings.retries, self._home, folder, os.getcwd(), imported.granted())
+        mine = os.getpid(), psutil.Process().create_time()
+        given = Assignment(recipe, final, settings.retries, self._home, folder, os.getcwd(), imported.granted(), mine)
         self._assignment = given.to_bytes()
         self.workers = 1
         self._look()

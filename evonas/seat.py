@@ -10,6 +10,7 @@ import getpass
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -43,7 +44,7 @@ def versions() -> dict[str, str]:
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """What a seat is told at its start: the resolved recipe, the driver's node, the folder of staged rows there, where
-    the driver works, what it may import, and its versions."""
+    the driver works, what it may import, its process and when that began, and its versions."""
 
     recipe: Any
     final: bool
@@ -52,6 +53,7 @@ class Assignment:
     folder: str | None
     directory: str
     code: Sequence[str] = ()
+    driver: tuple[int, float] = (0, 0.0)
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def to_bytes(self) -> bytes:
@@ -83,6 +85,8 @@ class Seat:
         self._away = node != given.home
         if self._away and given.folder and not rows:
             return LACKS
+        if not self._away:
+            threading.Thread(target=_end_with, args=given.driver, daemon=True).start()
         imported.grant(given.code)
         if Path(given.directory).is_dir():
             os.chdir(given.directory)
@@ -141,6 +145,20 @@ class Seat:
             _mark(folder).touch()
         self._held.append(folder)
         return folder
+
+
+def _end_with(pid: int, began: float) -> None:
+    """Ends this process with its driver on the same node: Ray itself needs seconds to notice that one is gone.
+
+    A driver that lives in a container of its own cannot be seen from here, and that pid is another's or nobody's."""
+    try:
+        driver = psutil.Process(pid)
+        if abs(driver.create_time() - began) > 1:
+            return
+        driver.wait()
+    except psutil.Error:
+        return
+    os._exit(1)
 
 
 def _refuse_other(expected: Mapping[str, str]) -> None:

@@ -83,6 +83,8 @@ class _Record(Store):
     """The state of the generation that was followed last."""
     until: int | None = None
     """The generation at which to stop and take up another recipe."""
+    lost: int | None = None
+    """The first generation under way of which nobody is stored."""
     verdict: Verdict
     space: Any
     told: Told
@@ -105,6 +107,7 @@ class _Record(Store):
             one.id: one for one in self.individuals(self.kept([one.id for one in individuals]), self.space.from_json)
         }
         if not stored and generation >= self._last:
+            self.lost = generation
             raise RecordEnds
         for one in individuals:
             self._compare_birth(one, stored.get(one.id))
@@ -401,10 +404,12 @@ def _follow(record: _Record, run: Run) -> None:
         part = Run(record, recipe)
         workers = _scoring(record, part) if recipe.estimator.kind == "population" else Stored()
         state = followed(record, searching(part, workers), state, record.newest)
+    unborn = record.births([id for id in record.born_since(verdict.first) if id not in record.compared]).values()
+    if record.lost is not None and any(one.birth > record.lost for one in unborn):
+        raise Difference(f"nobody of generation {record.lost + 1} is stored, and later ones are")
     if state.generation < record.newest:
         raise Difference(f"after generation {state.generation} nothing follows; {record.newest} generations are stored")
-    unborn = [id for id in record.born_since(verdict.first) if id not in record.compared]
-    if stray := [one.id for one in record.births(unborn).values() if one.birth < record.newest]:
+    if stray := [one.id for one in unborn if one.birth < record.newest]:
         raise Difference(f"individual {stray[0]} is stored and follows from nothing")
 
 

@@ -224,6 +224,17 @@ def test_an_individual_too_few_or_too_many_is_named(own: Path, tmp_path: Path) -
     assert "individual 13 of generation 2 is not stored and follows, as genome" in verify(own).problems[0]
 
 
+def test_a_birth_that_was_lost_under_way_is_named_by_those_after_it(tmp_path: Path) -> None:
+    folder = killed(RUNS["window"], tmp_path, 14)
+    with Store.open(folder, write=True) as store:
+        under_way = store.born_since(store.newest)
+        assert len(under_way) > 1
+        (lost,) = store.births(under_way[:1]).values()
+        with store._transaction() as ledger:
+            store._delete(ledger, "individuals", f"id = {lost.id}")
+    assert verify(folder).problems == [f"nobody of generation {lost.birth + 1} is stored, and later ones are"]
+
+
 def test_falsehoods_in_populations_are_named(tmp_path: Path) -> None:
     folder = evonas.start(NEAT, name="run", runs=tmp_path).folder
     with Store.open(folder) as store:
