@@ -26,7 +26,7 @@ slow: $(VENV)/.dev
 
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow" -n 0 tests/faults tests/contract/test_resume.py \
-	  tests/unit/test_pool.py tests/unit/test_store_faults.py
+	  tests/unit/test_pool.py tests/unit/test_store_faults.py tests/unit/test_cluster.py tests/unit/test_cluster_faults.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from evonas.core import DataError, EvonasError, RecipeError
 from evonas.pool import RaySettings, build
 from tests import clusters
 from tests.contract.test_resume import HEIRS, digest
+from tests.faults.nursery import fair
 
 IRIS: dict[str, Any] = {"task": {"kind": "iris"}, "objectives": ["error", "params"]}
 
@@ -275,7 +276,8 @@ def test_a_run_whose_head_died_is_resumed_elsewhere(tmp_path: Path, calm: str) -
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_cluster_that_a_run_started_ends_with_it(tmp_path: Path, signum: int, code: int) -> None:
-    """Whatever Ray started to compute is gone soon; its two agents, which compute nothing, notice within minutes."""
+    """Seats and what computes below them are gone at once, what Ray itself started soon; its two agents, which compute
+    nothing, notice within minutes."""
     long = {**RUN, "task": {"kind": "digits"}, "estimator": {"kind": "train", "epochs": 500}}
     (tmp_path / "long.yaml").write_text(json.dumps(long), encoding="utf-8")
     command = [sys.executable, "-m", "evonas", "run", "long.yaml", "--pool", "ray", "--workers", "1"]
@@ -285,8 +287,12 @@ def test_a_cluster_that_a_run_started_ends_with_it(tmp_path: Path, signum: int, 
         below = psutil.Process(driver.pid)
         eventually(lambda: any("Seat.estimate" in name for name in map(line, below.children(recursive=True))), 120)
         theirs = [one for one in below.children(recursive=True) if "Agent" not in line(one)]
+        (seat_of_it,) = [one for one in theirs if line(one).startswith("ray::Seat")]
+        ours = [seat_of_it, *seat_of_it.children(recursive=True)]
         os.killpg(driver.pid, signum) if signum == signal.SIGINT else driver.send_signal(signum)
         assert driver.wait(60) == code
+    _, left = psutil.wait_procs(ours, timeout=fair(3))
+    assert not [line(one) for one in left if line(one)]
     _, left = psutil.wait_procs(theirs, timeout=20)
     assert not [line(one) for one in left if line(one)]
 
