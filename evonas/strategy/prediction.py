@@ -54,19 +54,38 @@ def normal_scores(losses: Any) -> Reals:
 
 
 class Shape(NamedTuple):
-    """What a process assumes of the scores: how far they are alike, and how much of them is noise."""
+    """What a process assumes of the scores: how far they are alike, and, beside 1 for what is alike within that length,
+    the variance of their noise and of a plane over the features."""
 
     length: float
     noise: float
+    linear: float = 0.0
+
+
+def likeness(apart: Reals, near: Reals, shape: Shape) -> Reals:
+    """The covariance of k scores with n that are learnt of, (k, n), by their distances and by the n mean squares of the
+    distances among those (n,).
+
+    The plane's is the inner product of features around the middle of the n, in units of their mean square. It follows
+    from Euclidean distances alone. Torgerson 1952 (classical scaling)."""
+    kernel: Reals = np.exp(-apart / shape.length)
+    if not shape.linear:
+        return kernel
+    squares, mean = apart**2, float(near.mean())
+    products = squares.mean(axis=1)[:, None] + near - mean - squares
+    return np.asarray(kernel + shape.linear * products / (mean or 1.0))
 
 
 @dataclass(frozen=True, eq=False)
 class Process:
-    """A Gaussian process with the kernel exp(-distance / length), a constant mean and the variance that fit best.
+    """A Gaussian process with the kernel exp(-distance / length), to which a plane may be added, and the constant mean
+    and the variance that fit best.
 
-    Rasmussen and Williams 2006. `evidence` is the logarithm of the likelihood up to a constant."""
+    Rasmussen and Williams 2006. `near` are the mean squares of the distances among those learnt of, (n,); `evidence` is
+    the logarithm of the likelihood up to a constant."""
 
-    length: float
+    shape: Shape
+    near: Reals
     mean: float
     variance: float
     inverse: Reals
@@ -76,8 +95,8 @@ class Process:
     @staticmethod
     def fit(apart: Reals, scores: Reals, shape: Shape) -> Process:
         """Learns n scores by distances (n, n). Where a distance makes no kernel, the noise is raised until it does."""
-        count, noise = len(scores), shape.noise
-        kernel = np.exp(-apart / shape.length)
+        count, noise, near = len(scores), shape.noise, (apart**2).mean(axis=1)
+        kernel = likeness(apart, near, shape)
         while True:
             noisy = kernel + noise * np.eye(count)
             try:
@@ -90,19 +109,21 @@ class Process:
         weights: Reals = inverse @ (scores - mean)
         variance = max(float(weights @ (scores - mean)) / count, 1e-12)
         evidence = -np.log(lower.diagonal()).sum() - count / 2 * np.log(variance)
-        return Process(shape.length, mean, variance, inverse, weights, float(evidence))
+        return Process(shape, near, mean, variance, inverse, weights, float(evidence))
 
     def predict(self, apart: Reals) -> tuple[Reals, Reals]:
         """Mean and deviation, without noise, of the scores of k genomes by distances from those learnt of (k, n)."""
-        kernel = np.exp(-apart / self.length)
-        left = 1.0 - ((kernel @ self.inverse) * kernel).sum(axis=1)
+        kernel, mean = likeness(apart, self.near, self.shape), float(self.near.mean())
+        own = 1.0 + self.shape.linear * (2 * (apart**2).mean(axis=1) - mean) / (mean or 1.0)
+        left = own - ((kernel @ self.inverse) * kernel).sum(axis=1)
         return self.mean + kernel @ self.weights, np.sqrt(self.variance * np.maximum(left, 1e-9))
 
 
 class Shapes:
     """The shape of a process that has seen so much, looked for once at each milestone and remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, linear: float = 0.0) -> None:
+        self._linear = linear
         self._known: dict[bytes, Shape] = {}
 
     def of(self, apart: Reals, scores: Reals) -> Shape:
@@ -112,7 +133,7 @@ class Shapes:
         key = blake2b(apart.tobytes() + ranks.tobytes()).digest()
         if key not in self._known:
             forgetting(self._known)
-            self._known[key] = likeliest(apart, normal_scores(ranks))
+            self._known[key] = likeliest(apart, normal_scores(ranks), self._linear)
         return self._known[key]
 
 
@@ -122,10 +143,10 @@ def forgetting(known: dict[Any, Any]) -> None:
         known.clear()
 
 
-def likeliest(apart: Reals, scores: Reals) -> Shape:
+def likeliest(apart: Reals, scores: Reals, linear: float = 0.0) -> Shape:
     """The length and noise of LENGTHS and NOISES under which scores are likeliest, of equals the first."""
     unit = float(apart.mean()) * len(apart) / max(len(apart) - 1, 1) or 1.0
-    shapes = [Shape(length * unit, noise) for length in LENGTHS for noise in NOISES]
+    shapes = [Shape(length * unit, noise, linear) for length in LENGTHS for noise in NOISES]
     return max(shapes, key=lambda shape: Process.fit(apart, scores, shape).evidence)
 
 

@@ -41,7 +41,12 @@ LOOKS = 16
 DOUBTS = (0.25, 1.0)
 """What a predicted deviation counts for there, in turn. With little of it a search may never leave what it first took
 for good, with much of it it wanders: on NAS-Bench-201 (CIFAR-100, error and parameters, 32 seeds) always a half had
-.976 of the hypervolume after 200 estimates, these two in turn .983. Over 100 seeds they have .981, the worst .955."""
+.987 of the hypervolume after 200 estimates, these two in turn .989. Over 100 seeds they have .988, the worst .980."""
+
+LINEAR = 1.0
+"""The share of a plane over the features in what several objectives' scores have in common: networks far apart, of few
+operations and of many, still tell of each other. The same 32 seeds have .949 of the hypervolume after 50 estimates and
+.989 after 200 with it, .930 and .985 without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +69,49 @@ class Axes:
         return np.asarray((pareto.scaled(losses, self.floor) - self.low) / self.span)
 
 
+@dataclass(frozen=True, eq=False)
+class Bend:
+    """Turns losses into scores and back: logarithms where all seen are positive, bent beyond the median of those seen.
+
+    There the logarithm counts of one more than how far it is, in units of the median's way from the best. Fronts are
+    made of the better half, and what fails badly would take up most of what a process has to explain: unbent, the 32
+    seeds above have .983 after 200 estimates, the worst .947."""
+
+    logs: NDArray[np.bool_]
+    middle: Reals
+    unit: Reals
+
+    @staticmethod
+    def of(losses: Reals) -> Bend:
+        """By those seen, (n, e)."""
+        logs: NDArray[np.bool_] = np.all(losses > 0, axis=0)
+        values = _logs(losses, logs)
+        middle = np.median(values, axis=0)
+        way = middle - values.min(axis=0)
+        return Bend(logs, middle, np.where(way > 0, way, 1.0))
+
+    def scores(self, losses: Reals) -> Reals:
+        """(n, e) -> (n, e)."""
+        over = (_logs(losses, self.logs) - self.middle) / self.unit
+        return np.asarray(self.middle + self.unit * np.where(over > 0, np.log1p(np.maximum(over, 0.0)), over))
+
+    def losses(self, scores: Reals) -> Reals:
+        """(..., e) -> (..., e)."""
+        over = (scores - self.middle) / self.unit
+        values = self.middle + self.unit * np.where(over > 0, np.expm1(np.clip(over, 0.0, 700.0)), over)
+        return np.where(self.logs, np.exp(np.minimum(values, 700.0)), values)
+
+
 class Spread:
     """The gain of hypervolume that may be expected of each of a pool. What breaks a constraint gains nothing; while all
-    have broken one, the least breaker is worth most.
-
-    Scores are losses, their logarithms where all seen are positive."""
+    have broken one, the least breaker is worth most."""
 
     def __init__(self, problem: Problem, past: Past, pool: Sequence[Genome], generation: int) -> None:
         self._problem, self._known, self._generation = problem, known(problem, pool), generation
         cheap = np.array([one.cheap for one in problem.objectives])
         self._dear = np.flatnonzero(~cheap)
-        self._logs: NDArray[np.bool_] = np.all(past.losses[:, self._dear] > 0, axis=0)
-        self.scores = _logs(past.losses[:, self._dear], self._logs)
+        self._bend = Bend.of(past.losses[:, self._dear])
+        self.scores = self._bend.scores(past.losses[:, self._dear])
         self._front = past.losses[(past.rank == 0) & (problem.violations(past.losses) == 0)]
         # cheap objectives up to the most that was seen: a front of small networks is to grow to larger ones, too
         self._low, self._most = past.losses.min(axis=0), np.where(cheap, past.losses.max(axis=0), -np.inf)
@@ -87,7 +123,7 @@ class Spread:
     def _losses(self, scores: Reals) -> Reals:
         """The pool's losses, those predicted by their scores, (..., k, e) -> (..., k, objectives)."""
         losses = np.broadcast_to(self._known, (*scores.shape[:-1], self._known.shape[1])).copy()
-        losses[..., self._dear] = np.where(self._logs, np.exp(np.minimum(scores, 700.0)), scores)
+        losses[..., self._dear] = self._bend.losses(scores)
         return losses
 
     def _axes(self, expected: Reals) -> Axes:
@@ -135,7 +171,7 @@ class Surrogate(Predicting):
 
     @cached_property
     def _shapes(self) -> Shapes:
-        return Shapes()
+        return Shapes(0.0 if len(self.problem.objectives) == 1 else LINEAR)
 
     def promising(self, state: State, past: Past, pool: Sequence[Genome], count: int) -> list[int]:
         """By expected improvement, or with several objectives by expected gain of hypervolume."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Matern, WhiteKernel
+from sklearn.gaussian_process.kernels import DotProduct, Matern, WhiteKernel
 
 from evonas.strategy.prediction import (
     LENGTHS,
@@ -59,14 +59,18 @@ def test_normal_scores_know_order_alone() -> None:
 # -------------------------------------------------------------------------------------------------------- processes
 
 
-@pytest.mark.parametrize("shape", [Shape(0.7, 0.05), Shape(2.0, 0.3)])
+@pytest.mark.parametrize("shape", [Shape(0.7, 0.05), Shape(2.0, 0.3), Shape(0.7, 0.05, 1.5)])
 def test_a_process_is_scikit_learns(shape: Shape) -> None:
-    """With the mean and variance that ours finds; the Matern kernel of 1/2 is exp(-distance / length)."""
+    """With the mean and variance that ours finds; the Matern kernel of 1/2 is exp(-distance / length), and the plane
+    the inner product of features around their middle."""
     ours = Process.fit(gaps(X, X), Y, shape)
     kernel = ours.variance * Matern(shape.length, nu=0.5) + WhiteKernel(ours.variance * shape.noise)
-    theirs = GaussianProcessRegressor(kernel, alpha=0.0, optimizer=None).fit(X, Y - ours.mean)
+    centred = X - X.mean(axis=0)
+    if shape.linear:
+        kernel += ours.variance * shape.linear / (centred**2).sum(axis=1).mean() * DotProduct(0.0, "fixed")
+    theirs = GaussianProcessRegressor(kernel, alpha=0.0, optimizer=None).fit(centred, Y - ours.mean)
     mean, deviation = ours.predict(gaps(NEW, X))
-    expected, spread = theirs.predict(NEW, return_std=True)
+    expected, spread = theirs.predict(NEW - X.mean(axis=0), return_std=True)
     assert mean == pytest.approx(expected + ours.mean, abs=1e-9)
     # theirs is the deviation of a measurement, with the noise
     assert deviation**2 + ours.variance * shape.noise == pytest.approx(spread**2, abs=1e-9)
@@ -87,6 +91,12 @@ def test_mean_and_variance_are_the_likeliest() -> None:
     top = likelihood(best.mean, best.variance)
     for mean, variance in ((0.05, 1.0), (-0.05, 1.0), (0.0, 1.1), (0.0, 0.9)):
         assert likelihood(best.mean + mean, best.variance * variance) < top
+
+
+def test_scores_that_are_all_equal_and_genomes_in_one_place_are_survived() -> None:
+    for apart in (gaps(X, X), np.zeros((30, 30))):
+        mean, deviation = Process.fit(apart, np.ones(30), Shape(1.0, 0.1, 1.0)).predict(apart)
+        assert mean == pytest.approx(np.ones(30)) and (deviation > 0).all()
 
 
 def test_the_likeliest_shape_is_that_of_the_data() -> None:
@@ -115,9 +125,9 @@ def test_shapes_are_looked_for_at_milestones_only(monkeypatch: pytest.MonkeyPatc
     assert [milestone(count) for count in (1, 3, 4, 5, 6, 7, 8, 10, 11)] == [1, 3, 4, 4, 6, 6, 8, 8, 11]
     asked: list[int] = []
 
-    def counted(apart: Any, scores: Any) -> Shape:
+    def counted(apart: Any, scores: Any, linear: float) -> Shape:
         asked.append(len(scores))
-        return likeliest(apart, scores)
+        return likeliest(apart, scores, linear)
 
     monkeypatch.setattr("evonas.strategy.prediction.likeliest", counted)
     shapes = Shapes()

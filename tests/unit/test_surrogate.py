@@ -19,7 +19,7 @@ from evonas.recipe import InvalidRecipe
 from evonas.strategy import BayesianSettings, RandomSettings, SurrogateSettings
 from evonas.strategy.problem import Problem, begin
 from evonas.strategy.proposals import MOST, Past
-from evonas.strategy.surrogate import Axes, Spread
+from evonas.strategy.surrogate import Axes, Bend, Spread
 from tests.vectors import Vector, Vectors, problem
 
 Judge = Callable[[Individual], Estimate]
@@ -179,7 +179,7 @@ def test_cheap_objectives_are_known_and_the_rest_predicted() -> None:
     past, _ = past_of(search)
     pool = [Vector((x, 0, 0, 0, 0, 0)) for x in (0.1, 0.4, 0.9)]
     spread = Spread(search.problem, past, pool, 0)
-    assert np.exp(spread.scores[:, 0]) == pytest.approx(past.losses[:, 1])
+    assert spread.scores == pytest.approx(Bend.of(past.losses[:, 1:]).scores(past.losses[:, 1:]))
     # all three certain to be better than anyone: the one of the least f1 covers most
     gains = spread.gain(np.log(np.full((3, 1), 0.5)), np.full((3, 1), 1e-9), [])
     assert gains[0] > gains[1] > gains[2] > 0
@@ -210,6 +210,32 @@ def test_what_breaks_a_constraint_gains_nothing() -> None:
     spread = Spread(search.problem, kept, [Vector((0.1,) * 6)] * 2, 0)
     gains = spread.gain(np.log([[0.5], [0.35]]), np.full((2, 1), 1e-9), [])
     assert gains[0] == 0 < gains[1]
+
+
+def test_scores_keep_order_and_are_bent_beyond_the_median() -> None:
+    losses = np.array([[1.0, -2.0], [np.e, 0.0], [np.e**2, 1.0], [np.e**5, 4.0], [np.e**9, 400.0]])
+    bend = Bend.of(losses)
+    scores = bend.scores(losses)
+    assert bend.logs.tolist() == [True, False] and bend.losses(scores) == pytest.approx(losses)
+    assert scores[:3] == pytest.approx(np.array([[0.0, -2.0], [1.0, 0.0], [2.0, 1.0]])), "as they are up to the median"
+    assert scores[3:, 0] == pytest.approx(2 + 2 * np.log1p([1.5, 3.5]))
+    assert (np.diff(scores, axis=0) > 0).all()
+    # far beyond what was seen, and where nothing lies apart
+    assert (bend.losses(np.full((1, 2), 1e6)) > 1e300).all()
+    flat = Bend.of(np.full((4, 1), 3.0))
+    assert flat.losses(flat.scores(np.array([[2.0], [3.0], [5.0]]))) == pytest.approx(np.array([[2.0], [3.0], [5.0]]))
+
+
+def test_with_several_objectives_a_plane_is_part_of_the_process() -> None:
+    """A loss that adds up is told far from all that was seen; with one objective predictions draw back to the mean."""
+    rng = np.random.default_rng(4)
+    known, far = [Vector(tuple(row)) for row in rng.random((40, 6)).tolist()], Vector((3.0,) * 6)
+    scores = np.array([sum(one.genes) for one in known])
+
+    def told(objectives: tuple[Objective, ...]) -> float:
+        return float(made("surrogate", objectives=objectives)._model(known, [far]).predict(scores)[0][0])
+
+    assert told(LOSS) < 6 < 12 < told(TWO) < 19
 
 
 def test_axes_end_where_what_counts_does() -> None:
