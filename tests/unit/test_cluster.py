@@ -285,16 +285,21 @@ def test_a_cluster_that_a_run_started_ends_with_it(tmp_path: Path, signum: int, 
     environment = {**os.environ, "PYTHONPATH": root}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True) as driver:
         below = psutil.Process(driver.pid)
-        eventually(lambda: any("Seat.estimate" in name for name in map(line, below.children(recursive=True))), 120)
+        eventually(lambda: len(ours_below(below)) == 4, 120)  # a seat, its server, that one's tracker, and the estimate
+        ours = ours_below(below)
         theirs = [one for one in below.children(recursive=True) if "Agent" not in line(one)]
-        (seat_of_it,) = [one for one in theirs if line(one).startswith("ray::Seat")]
-        ours = [seat_of_it, *seat_of_it.children(recursive=True)]
         os.killpg(driver.pid, signum) if signum == signal.SIGINT else driver.send_signal(signum)
         assert driver.wait(60) == code
     _, left = psutil.wait_procs(ours, timeout=fair(3))
     assert not [line(one) for one in left if line(one)]
     _, left = psutil.wait_procs(theirs, timeout=20)
     assert not [line(one) for one in left if line(one)]
+
+
+def ours_below(driver: psutil.Process) -> list[psutil.Process]:
+    """The seats below a driver, and all that is below them."""
+    seats = [one for one in driver.children(recursive=True) if line(one).startswith("ray::Seat")]
+    return [process for seat in seats for process in (seat, *seat.children(recursive=True))]
 
 
 def line(process: psutil.Process) -> str:
