@@ -10,7 +10,7 @@ help:
 	@echo "make run        set up and run examples/digits.yaml (under three minutes on two cores)"
 	@echo "make test       set up and run the tests"
 	@echo "make slow       run the slow tests too"
-	@echo "make faults     run the fault suite: kills, full disks, hangs, damage (about half an hour)"
+	@echo "make faults     run the fault suite: kills, full disks, hangs, damage, Ray (about 40 minutes)"
 	@echo "make lint       ruff and mypy --strict"
 	@echo "make benchmark  print the benchmark ratios"
 	@echo "make clean      remove the virtual environment and caches"
