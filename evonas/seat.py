@@ -52,8 +52,8 @@ class Assignment:
     home: str
     folder: str | None
     directory: str
-    code: Sequence[str] = ()
-    driver: tuple[int, float] = (0, 0.0)
+    code: Sequence[str]
+    driver: tuple[int, float]
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def to_bytes(self) -> bytes:
@@ -85,8 +85,9 @@ class Seat:
         self._away = node != given.home
         if self._away and given.folder and not rows:
             return LACKS
-        if not self._away:
-            threading.Thread(target=_end_with, args=given.driver, daemon=True).start()
+        for needed in (psutil.Process().parent(), None if self._away else _running(*given.driver)):
+            if needed is not None:
+                threading.Thread(target=_end_with, args=[needed], daemon=True).start()
         imported.grant(given.code)
         if Path(given.directory).is_dir():
             os.chdir(given.directory)
@@ -147,17 +148,18 @@ class Seat:
         return folder
 
 
-def _end_with(pid: int, began: float) -> None:
-    """Ends this process with its driver on the same node: Ray itself needs seconds to notice that one is gone.
+def _running(pid: int, began: float) -> psutil.Process | None:
+    """A process of this node by its pid and when it began. A driver that lives in a container of its own cannot be seen
+    from here: that pid is another's or nobody's."""
+    with suppress(psutil.Error):
+        if abs((found := psutil.Process(pid)).create_time() - began) < 1:
+            return found
+    return None
 
-    A driver that lives in a container of its own cannot be seen from here, and that pid is another's or nobody's."""
-    try:
-        driver = psutil.Process(pid)
-        if abs(driver.create_time() - began) > 1:
-            return
-        driver.wait()
-    except psutil.Error:
-        return
+
+def _end_with(needed: psutil.Process) -> None:
+    """Ends this process with its node's Ray, or its driver: Ray itself takes seconds to notice that one is gone."""
+    needed.wait()
     os._exit(1)
 
 
