@@ -178,6 +178,9 @@ class TrainSettings(Settings):
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the training rows to train on, drawn once per run: a cheaper, less faithful estimate. Rows drawn for a
     smaller share are among those drawn for a larger one."""
+    fresh: bool = False
+    """Draw the share anew for every epoch of every training: heirs come to see all rows with their ancestors' weights,
+    where one share would be learned by heart. False keeps to one share, the same for all."""
     resolution: float = Field(default=1.0, gt=0, le=1)
     """Share of an image's side: smaller images, averaged over their pixels, for training and validation alike."""
     width: float = Field(default=1.0, gt=0, le=1)

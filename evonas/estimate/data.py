@@ -30,7 +30,8 @@ def prepare(recipe: Mapping[str, Any], final: bool = False) -> Data:
     if final:
         x, y = source.load_test(seed)
         data = replace(_joined(data) if section.get("validation", True) else data, x_valid=x, y_valid=y)
-    data = _shared(data, float(section.get("share", 1.0)), seed)
+    if not section.get("fresh"):
+        data = _shared(data, float(section.get("share", 1.0)), seed)
     return replace(data, x_train=_last(data.x_train), x_valid=_last(data.x_valid))
 
 

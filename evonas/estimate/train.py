@@ -479,8 +479,10 @@ class _Loop:
         heir: bool = False,
     ) -> None:
         self.rate = 0.0
-        self.batch = min(settings.batch_size, len(rows.x_train))
-        self.steps = len(rows.x_train) // self.batch
+        count = len(rows.x_train)
+        self._drawn = max(1, round(settings.share * count)) if settings.fresh else count
+        self.batch = min(settings.batch_size, self._drawn)
+        self.steps = self._drawn // self.batch
         self._network, self._rows, self._settings, self._mode = network, rows, settings, mode
         self._draws = torch.Generator(mode.device).manual_seed(seed_of(seed, "batches"))
         self._teacher, self._epochs = teacher, teacher.settings.epochs if teacher else settings.epochs
@@ -493,13 +495,13 @@ class _Loop:
         self._norms = _Norms(network) if heir else None
 
     def epoch(self, done: float, limits: Limits, steps: int | None = None) -> Tensor:
-        """One pass over the rows in a new order, the rest that fills no batch left out, or its first `steps`; the mean
-        loss, on the device.
+        """One pass over the rows, or over a share drawn anew, in a new order, the rest that fills no batch left out; or
+        its first `steps`. The mean loss, on the device.
 
         Nothing in here waits for the device."""
         steps = self.steps if steps is None else steps
         rows, batch, augment = self._rows, self.batch, self._settings.augment
-        order = torch.randperm(len(rows.x_train), generator=self._draws, device=rows.device)
+        order = torch.randperm(len(rows.x_train), generator=self._draws, device=rows.device)[: self._drawn]
         changes = Changes.draw(augment, len(order), rows.shape.input[1:], self._draws)
         total = torch.zeros((), device=rows.device)
         self._network.train()
@@ -666,7 +668,7 @@ class TrainEstimator:
 
     def _look(self, settings: TrainSettings, genome: Genome, whole: Plan) -> _Look:
         """The rows and the network at the fidelity of some settings; rows of one fidelity are made once."""
-        at = (settings.share / self._settings.share, settings.resolution)
+        at = (1.0 if settings.fresh else settings.share / self._settings.share, settings.resolution)
         if at not in self._views:
             rows = self._rows.at(*at, self._seed)
             shape = rows.shape

@@ -318,6 +318,24 @@ def test_a_share_is_one_subset_for_the_whole_run(digits: Data) -> None:
     assert not np.array_equal(half.x_train, prepare({**recipe(share=0.5), "seed": 4}).x_train)
 
 
+def test_a_fresh_share_is_drawn_anew_for_every_epoch_from_all_rows(digits: Data) -> None:
+    assert len(prepare(recipe(share=0.5, fresh=True)).x_train) == len(digits.x_train)
+    rows, net = tiny_rows(96), Linear()
+    trained = loop(rows, net, TrainSettings(epochs=6, batch_size=16, share=1 / 3, fresh=True))
+    assert trained.samples == 6 * 32 and [len(batch) for batch in net.seen] == [16] * 12
+    every = {float(row.sum()) for row in rows.inputs(rows.x_train)}
+    epochs = [{float(row.sum()) for row in torch.cat(net.seen[at : at + 2])} for at in range(0, 12, 2)]
+    assert all(epoch < every for epoch in epochs)
+    assert len(set.union(*epochs)) > 2 * 32 and epochs[0] != epochs[1]
+
+
+def test_a_jobs_share_of_fresh_rows_is_a_share_of_all(digits: Data) -> None:
+    estimator = TrainEstimator(recipe(share=0.5, fresh=True))
+    asked = replace(job(), fidelity={"share": 0.25})
+    cost = estimator.estimate(asked).estimate.cost
+    assert cost["samples"] == 2 * (round(0.25 * len(digits.x_train)) // 64 * 64)
+
+
 def test_only_the_final_training_meets_the_test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     from evonas.task.data import SplitTask
 

@@ -78,6 +78,12 @@ def resnet() -> nn.Module:
     return nn.Sequential(*conv((3, 16)), nn.ReLU(), *blocks, *head)
 
 
+def small_resnet() -> nn.Module:
+    stem = (*conv((1, 16)), nn.ReLU(), nn.MaxPool2d(2))
+    blocks = [Residual(*pair) for pair in pairwise((16, 16, 32, 64))]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
 class Dense(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -110,7 +116,7 @@ def mlp() -> nn.Module:
 
 BY_HAND: dict[str, Callable[[], nn.Module]] = {
     "densenet-small": densenet, "lenet-5": lenet, "mlp": mlp, "mobilenet-small": mobilenet, "resnet-20": resnet,
-    "vgg-small": vgg,
+    "resnet-8": small_resnet, "vgg-small": vgg,
 }  # fmt: skip
 CHAMPIONS = {
     "cartpole-champion": ({"kind": "cartpole", "test_episodes": 100}, "fitness", 500.0),
@@ -189,7 +195,7 @@ def test_a_genome_is_the_network_written_by_hand(name: str) -> None:
     assert count == PUBLISHED.get(name, count)
     # both list their tensors from input to output, a residual block its branch first
     theirs, ours = by_hand.state_dict(), decoded.state_dict()
-    if name == "resnet-20":
+    if name.startswith("resnet"):
         ours = {key: ours[key] for key in _branch_first(list(ours))}
     assert [t.shape for t in theirs.values()] == [t.shape for t in ours.values()]
     by_hand.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
