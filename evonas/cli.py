@@ -1061,10 +1061,14 @@ def _watching(as_json: bool) -> Iterator[Observer]:
     else:
         from evonas.report import live
 
+        tested, told = -1, 0.0
+
         def tell(progress: Progress) -> None:
+            nonlocal tested, told
             if progress.kind == "generation":
                 _say(live.line(progress))
-            elif progress.kind == "test":
+            elif progress.kind == "test" and (progress.done != tested or progress.seconds - told >= _PATIENCE):
+                tested, told = progress.done, progress.seconds
                 _say(live.training_line(progress))
 
         yield tell
@@ -1095,7 +1099,7 @@ def _following() -> Iterator[Callable[[StudyProgress], None]]:
 
 
 _PATIENCE = 20.0
-"""Seconds after which a study says how far it is, even if no arm was done."""
+"""Seconds after which a study or final trainings say how far they are, even if nothing was done."""
 
 
 def _print_study(found: Findings, file: Path, format: Format, output: Path | None, figure: Figured | None) -> None:

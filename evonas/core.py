@@ -8,7 +8,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from random import Random
@@ -459,6 +459,12 @@ class Estimator(Protocol):
     """How good is it: trains or looks up one individual. What a network does wrong is a failed estimate, no error."""
 
     def estimate(self, job: Job) -> Outcome: ...
+
+
+class Watched(Estimator, Protocol):
+    """An estimator that tells of each point of the learning curve as it comes."""
+
+    def estimate(self, job: Job, watch: Callable[[Mapping[str, float]], None] | None = None) -> Outcome: ...
 
 
 class Pool(Protocol):

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,7 +23,20 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, field_validator
 
 from evonas import estimate, imported
-from evonas.core import Count, Estimate, Estimator, EvonasError, Job, Outcome, Pool, RecipeError, Settings, dumps
+from evonas.core import (
+    Count,
+    Estimate,
+    Estimator,
+    EvonasError,
+    Job,
+    Outcome,
+    Pool,
+    RecipeError,
+    Settings,
+    Watched,
+    dumps,
+    loads,
+)  # fmt: skip
 from evonas.estimate import worker
 from evonas.imported import Imported
 from evonas.processes import cause, context, deaf, environment, plain_main
@@ -84,16 +98,23 @@ def check(settings: Settings) -> None:
         raise RecipeError("pool 'ray' needs ray, which is not installed: pip install 'evonas[ray]'")
 
 
-def build(settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: bool = False) -> Pool:
+Watch = Callable[[int, Mapping[str, float]], None]
+"""Called with an individual's id and each point of the learning curve of its final training, as it comes."""
+
+
+def build(
+    settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: bool = False, watch: Watch | None = None
+) -> Pool:
     """The pool that the settings describe, for the estimator of a resolved recipe; one that takes whole populations
     works in this process, with threads of its own.
 
     `scratch` is a folder of the pool's own: emptied now and removed when it closes. `final` computes the recipe's final
-    trainings on the test rows. Raises RecipeError, DataError for what no estimate could mend."""
+    trainings on the test rows; `serial` and `processes` tell `watch` of their epochs. Raises RecipeError, DataError for
+    what no estimate could mend."""
     if recipe["estimator"].get("kind") == "population":
         return Serial(estimate.build(recipe, None, final))
     if isinstance(settings, ProcessesSettings):
-        return Processes(settings, recipe, scratch, final)
+        return Processes(settings, recipe, scratch, final, watch=watch)
     if isinstance(settings, RaySettings):
         check(settings)
         from evonas.cluster import Cluster
@@ -102,7 +123,7 @@ def build(settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: b
     if isinstance(settings, Imported):
         made: Pool = imported.load(settings.kind)(settings, recipe, scratch, final)
         return made
-    return Serial(estimate.build(recipe, None, final))
+    return Serial(estimate.build(recipe, None, final), watch if estimate.watched(recipe, final) else None)
 
 
 def drain(workers: Pool, jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
@@ -122,8 +143,8 @@ class Serial:
     BATCH = 0.05
     """Seconds of outcomes that are handed over at once, so that a thousand quick ones cost few commits."""
 
-    def __init__(self, estimator: Estimator) -> None:
-        self.estimator = estimator
+    def __init__(self, estimator: Estimator, watch: Watch | None = None) -> None:
+        self.estimator, self._watch = estimator, watch
         self._waiting: deque[Job] = deque()
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -135,8 +156,13 @@ class Serial:
         batch: list[Outcome] = []
         until = time.monotonic() + self.BATCH
         while self._waiting and (not batch or time.monotonic() < until):
-            batch.append(self.estimator.estimate(self._waiting.popleft()))
+            batch.append(self._estimate(self._waiting.popleft()))
         return batch
+
+    def _estimate(self, job: Job) -> Outcome:
+        if self._watch is None:
+            return self.estimator.estimate(job)
+        return cast(Watched, self.estimator).estimate(job, partial(self._watch, job.id))
 
     def close(self) -> None:
         """Ends what the estimator itself may have started."""
@@ -287,10 +313,11 @@ class Processes:
         scratch: Path,
         final: bool = False,
         stage: Callable[[Mapping[str, Any], Path, bool], Path | None] = estimate.stage,
+        watch: Watch | None = None,
     ) -> None:
         section = recipe["final" if final else "estimator"]
         self._recipe, self._final, self._scratch = recipe, final, scratch
-        self._retries = settings.retries
+        self._retries, self._watch = settings.retries, watch
         self._time_limit, self._memory_limit = section.get("time_limit"), section.get("memory_limit")
         self.workers = settings.workers if settings.workers != "auto" else estimate.capacity(section)
         self._context, self._forks = context("evonas.estimate.preload")
@@ -399,6 +426,10 @@ class Processes:
             del self._busy[chosen.pipe]
             chosen.bury(self.MERCY)
             raise EvonasError(f"a worker cannot start: {message[1:].decode()}")
+        if message[:1] == worker.POINT:
+            if self._watch is not None:
+                self._watch(chosen.attempts[0].job.id, loads(message[1:]))
+            return []
         chosen.finished()
         if not chosen.attempts:
             self._release(chosen)

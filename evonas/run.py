@@ -466,19 +466,25 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: St
     store, seed = run.store, run.recipe.seed
     tested = {one["id"] for one in store.tests()}
     due = [run.individual(id) for id in chosen if id not in tested]
-    workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch", final=True)
+    work = _Work({one.id: _flops(run, one) for one in due}, _epochs(run.recipe.final))
+    watch: _Watch
+
+    def epoch(id: int, point: Mapping[str, float]) -> None:
+        work.trained(id, int(point["epoch"]))
+        watch.trainings(work)
+
+    workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch", final=True, watch=epoch)
     watch = _Watch(run, observer, run.state() or begin(), workers.workers)
     failures: list[str] = []
-    done = 0
     try:
         jobs = [_final_job(run, one) for one in _costly_first(run, workers, due)]
-        watch.trainings(done, len(jobs))
+        watch.trainings(work)
         for outcomes in pool.drain(workers, jobs):
             with stop.held():
                 for outcome in outcomes:
                     failures += _record_test(store, outcome, seed_of(seed, "final", outcome.estimate.id))
-            done += len(outcomes)
-            watch.trainings(done, len(jobs))
+                    work.ended(outcome.estimate.id)
+            watch.trainings(work)
     finally:
         workers.close()
     _tell_agreement(run, tests=True)
@@ -487,9 +493,48 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: St
 
 def _costly_first(run: Run, workers: Pool, due: Sequence[Individual]) -> Sequence[Individual]:
     """Several workers get the costly networks first, so that none waits long for another at the end."""
-    if workers.workers == 1 or run.recipe.task.kind == "tabular":
-        return due
-    return sorted(due, key=lambda one: -run.encoding.decode(one.genome).flops)
+    return due if workers.workers == 1 else sorted(due, key=lambda one: -_flops(run, one))
+
+
+def _epochs(final: estimate.FinalSettings) -> int:
+    """Of each final training."""
+    return (estimate.inherits(final) and final.inherit.epochs) or final.epochs
+
+
+def _flops(run: Run, one: Individual) -> int:
+    """What a training of it costs beside others; a table's networks cost nothing."""
+    return 0 if run.recipe.task.kind == "tabular" else run.encoding.decode(one.genome).flops
+
+
+class _Work:
+    """How far final trainings are, their epochs counted by the cost of their networks."""
+
+    def __init__(self, costs: Mapping[int, int], epochs: int) -> None:
+        self._costs, self._epochs = costs, epochs
+        self._made = dict.fromkeys(costs, 0)
+        self._ended: set[int] = set()
+
+    def trained(self, id: int, epochs: int) -> None:
+        self._made[id] = epochs
+
+    def ended(self, id: int) -> None:
+        self._ended.add(id)
+        self._made[id] = self._epochs
+
+    @property
+    def done(self) -> int:
+        return len(self._ended)
+
+    @property
+    def total(self) -> int:
+        return len(self._costs)
+
+    @property
+    def share(self) -> float:
+        """Of all that is to be done."""
+        weights = self._costs if any(self._costs.values()) else dict.fromkeys(self._costs, 1)
+        made = sum(cost * self._made[id] for id, cost in weights.items())
+        return made / (self._epochs * sum(weights.values())) if weights else 1.0
 
 
 def _final_job(run: Run, one: Individual) -> Job:
@@ -960,9 +1005,9 @@ class _Watch:
         if self._trackers is not None and self._trackers.due():
             self._trackers.follow(_points(self._run))
 
-    def trainings(self, done: int, total: int) -> None:
+    def trainings(self, work: _Work) -> None:
         """Final trainings under way."""
-        self._emit("test", done=done, total=total)
+        self._emit("test", done=work.done, total=work.total, share=work.share)
 
     def end(self, state: State) -> None:
         self._emit("end", **self._standing(state))
@@ -985,7 +1030,9 @@ class _Watch:
         if self._observer is None:
             return
         seconds = time.monotonic() - self._began
-        share = progress.done / progress.total if progress.total else 0.0
-        made = share if progress.kind == "test" else progress.generation - self._first + share
-        left = 1 - share if progress.kind == "test" else progress.generations - self._first - made
+        if progress.kind == "test":
+            made, left = progress.share, 1 - progress.share
+        else:
+            made = progress.generation - self._first + (progress.done / progress.total if progress.total else 0.0)
+            left = progress.generations - self._first - made
         self._observer(replace(progress, seconds=seconds, eta=seconds / made * left if made > 0 else None))

@@ -429,6 +429,11 @@ def _kind(recipe: Mapping[str, Any], final: bool) -> str:
     return "train" if final and kind != "population" else kind
 
 
+def watched(recipe: Mapping[str, Any], final: bool) -> bool:
+    """Whether the driver hears of every epoch: of final trainings, which are long."""
+    return final and _kind(recipe, final) == "train"
+
+
 def capacity(section: Mapping[str, Any]) -> int:
     """How many estimates this machine computes at a time: one per GPU, or per `threads` cores that it may use."""
     if section.get("device") in ("auto", "cuda"):

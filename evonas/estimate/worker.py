@@ -1,25 +1,25 @@
 """The inside of a worker process: takes jobs from a pipe, sends outcomes back as JSON and bytes, never a pickle.
 
 Messages to the driver begin with a letter: R ready (and whether the process should be kept), X could not start,
-E an estimate, which is followed by a message with its weights."""
+E an estimate, which is followed by a message with its weights; and, of final trainings, P a point of the curve."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from evonas import estimate, imported
-from evonas.core import Estimate, Estimator, Job, Outcome, dumps, loads
+from evonas.core import Estimate, Estimator, Job, Outcome, Watched, dumps, loads
 from evonas.processes import die_with
 
-READY, BROKEN, ESTIMATE = b"R", b"X", b"E"
+READY, BROKEN, ESTIMATE, POINT = b"R", b"X", b"E", b"P"
 KEEP = READY + b"keep"
 """A ready worker whose start was dear (a CUDA context) asks to be kept for later jobs."""
 
@@ -50,15 +50,33 @@ def main(pipe: Connection, life: Connection, assignment: bytes) -> None:
     threading.Thread(target=die_with, args=(life,), daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            estimator, greeting = _start(Assignment.from_bytes(assignment))
+            given = Assignment.from_bytes(assignment)
+            estimator, greeting = _start(given)
         except Exception as error:
             pipe.send_bytes(BROKEN + estimate.told(error).encode(errors="replace"))
             return
         pipe.send_bytes(greeting)
+        if estimate.watched(given.recipe, given.final):
+            estimator = _Told(cast(Watched, estimator), pipe)
         while message := pipe.recv_bytes():
             told, weights = encoded(estimator, Job.from_json(loads(message)))
             pipe.send_bytes(ESTIMATE + told)
             pipe.send_bytes(weights)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An estimator whose learning curve the driver hears of."""
+
+    estimator: Watched
+    pipe: Connection
+
+    def estimate(self, job: Job) -> Outcome:
+        return self.estimator.estimate(job, self._tell)
+
+    def _tell(self, point: Mapping[str, float]) -> None:
+        with suppress(OSError):  # the driver is no more, and soon this process
+            self.pipe.send_bytes(POINT + dumps(dict(point)).encode())
 
 
 def _start(assignment: Assignment) -> tuple[Estimator, bytes]:

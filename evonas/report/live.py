@@ -42,7 +42,8 @@ def _last(reason: str) -> str:
 def training_line(progress: Progress) -> str:
     """How many final trainings or measurements are done, in one line."""
     left = f", about {duration(progress.eta)} left" if progress.eta else ""
-    return f"tested: {progress.done} of {progress.total}, {duration(progress.seconds)}{left}"
+    share = f" ({progress.share:.0%} of the work)" if progress.done < progress.total else ""
+    return f"tested: {progress.done} of {progress.total}{share}, {duration(progress.seconds)}{left}"
 
 
 class View:
@@ -91,6 +92,7 @@ def _facts(progress: Progress, trend: Sequence[float]) -> list[tuple[str, Render
     if progress.kind == "test":
         return [
             ("final training", _batch(progress)),
+            ("work", Text(f"{progress.share:.0%}")),
             ("time", Text(f"{duration(progress.seconds)}{left}, {progress.workers} workers")),
         ]
     volume = "-" if progress.hypervolume is None else f"{number(progress.hypervolume)}  {sparkline(trend)}"

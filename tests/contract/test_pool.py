@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +136,32 @@ def test_jobs_may_come_while_others_are_under_way(workers: Pool, expected: dict[
         arrived += more
     told = {one.estimate.id: (replace(one.estimate, cost={}).to_json(), one.weights) for one in arrived}
     assert len(arrived) == 4 and told == expected
+
+
+@pytest.mark.parametrize("kind", ["serial", "processes"])
+def test_the_epochs_of_final_trainings_are_told_as_they_come(kind: str, tmp_path: Path) -> None:
+    told: list[tuple[int, Mapping[str, float]]] = []
+    recipe = {**RECIPE, "final": {**RECIPE["final"], "epochs": 3}}
+
+    def tell(id: int, point: Mapping[str, float]) -> None:
+        told.append((id, point))
+
+    built = pool.build(KINDS[kind], recipe, tmp_path / kind, final=True, watch=tell)
+    outcomes = [outcome.estimate for batch in pool.drain(built, jobs(2)) for outcome in batch]
+    built.close()
+    assert {one.id: [point for id, point in told if id == one.id] for one in outcomes} == {
+        one.id: list(one.curve) for one in outcomes
+    }
+    assert len(told) == 6
+
+
+def test_the_epochs_of_a_search_are_not_told(tmp_path: Path) -> None:
+    told: list[int] = []
+    for kind in ("serial", "processes"):
+        built = pool.build(KINDS[kind], RECIPE, tmp_path / kind, watch=lambda id, _: told.append(id))
+        assert bits(built, jobs(1))
+        built.close()
+    assert not told
 
 
 def test_the_final_training_is_the_same_in_every_pool(tmp_path: Path) -> None:

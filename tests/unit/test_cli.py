@@ -436,12 +436,14 @@ def test_test_takes_ids_or_a_number_of_picks(call: Call, runs: Path, monkeypatch
 
     def tested(folder: Path, ids: Any, *, pick: Any, observer: Any) -> Any:
         seen.append((folder.name, ids, pick))
-        observer(Progress("test", "cheap", 3, 3, done=1, total=2))
+        for share, seconds in (0.5, 30.0), (0.6, 40.0), (0.7, 51.0):
+            observer(Progress("test", "cheap", 3, 3, done=1, total=2, share=share, seconds=seconds))
         return engine.open(folder)
 
     monkeypatch.setattr(engine, "test", tested)
     code, _, err = call("test", "cheap", "--ids", "3, 5", "--runs", runs)
-    assert (code, err) == (0, "tested: 1 of 2, 0.0 s\n")
+    lines = ["tested: 1 of 2 (50% of the work), 30 s", "tested: 1 of 2 (70% of the work), 51 s"]
+    assert (code, err.splitlines()) == (0, lines), "a line when one is done, or after a while"
     assert call("test", "cheap", "--pick", "2", "--runs", runs)[0] == 0
     assert seen == [("cheap", [3, 5], None), ("cheap", None, 2)]
     assert "give one of them" in call("test", "cheap", "--pick", "2", "--ids", "3", "--runs", runs)[2]

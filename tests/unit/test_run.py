@@ -12,6 +12,7 @@ import torch
 
 import evonas
 from evonas.core import DataError, EvonasError, RecipeError
+from evonas.report.progress import Progress
 from evonas.results import Run
 
 RECIPE: dict[str, Any] = {
@@ -71,6 +72,24 @@ def test_final_tests_touch_the_test_set_once(run: Run) -> None:
     again = evonas.test(tested, chosen)
     assert len(again.store.tests()) == len(chosen), "who was tested is not tested again"
     assert sum(event["kind"] == "tested" for event in again.events()) == len(chosen)
+
+
+def test_final_trainings_tell_how_far_they_are(run: Run) -> None:
+    told: list[tuple[int, float, float | None]] = []
+
+    def observe(progress: Progress) -> None:
+        if progress.kind == "test":
+            told.append((progress.done, progress.share, progress.eta))
+
+    chosen = [row.id for row in run.front()][:2]
+    evonas.test(run, chosen, observer=observe)
+    flops = [run.encoding.decode(run.individual(id).genome).flops for id in chosen]
+    assert [done for done, *_ in told] == [0, 0, 0, 0, 1, 1, 1, 1, 2], "epochs, and the end of a training"
+    epochs = [0, *range(1, 4), 3, 3, 3, 3, 3], [0, 0, 0, 0, 0, *range(1, 4), 3]
+    wanted = [sum(cost * made for cost, made in zip(flops, both, strict=True)) for both in zip(*epochs, strict=True)]
+    assert [share for _, share, _ in told] == pytest.approx([one / (3 * sum(flops)) for one in wanted])
+    etas = [eta for *_, eta in told]
+    assert etas[0] is None and all(etas[1:-2]) and etas[-2:] == [0, 0]
 
 
 def test_picking_spreads_over_the_front(run: Run) -> None:
