@@ -461,10 +461,14 @@ class Estimator(Protocol):
     def estimate(self, job: Job) -> Outcome: ...
 
 
-class Watched(Estimator, Protocol):
-    """An estimator that tells of each point of the learning curve as it comes."""
+Watch = Callable[[Mapping[str, float]], None]
+"""Called with each point of a learning curve as it comes."""
 
-    def estimate(self, job: Job, watch: Callable[[Mapping[str, float]], None] | None = None) -> Outcome: ...
+
+class Watched(Estimator, Protocol):
+    """An estimator that tells of each point of the learning curve."""
+
+    def estimate(self, job: Job, watch: Watch | None = None) -> Outcome: ...
 
 
 class Pool(Protocol):

@@ -36,7 +36,7 @@ from evonas.core import (
     Watched,
     dumps,
     loads,
-)  # fmt: skip
+)
 from evonas.estimate import worker
 from evonas.imported import Imported
 from evonas.processes import cause, context, deaf, environment, plain_main
@@ -98,23 +98,23 @@ def check(settings: Settings) -> None:
         raise RecipeError("pool 'ray' needs ray, which is not installed: pip install 'evonas[ray]'")
 
 
-Watch = Callable[[int, Mapping[str, float]], None]
+Listener = Callable[[int, Mapping[str, float]], None]
 """Called with an individual's id and each point of the learning curve of its final training, as it comes."""
 
 
 def build(
-    settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: bool = False, watch: Watch | None = None
+    settings: Settings, recipe: Mapping[str, Any], scratch: Path, final: bool = False, listener: Listener | None = None
 ) -> Pool:
     """The pool that the settings describe, for the estimator of a resolved recipe; one that takes whole populations
     works in this process, with threads of its own.
 
     `scratch` is a folder of the pool's own: emptied now and removed when it closes. `final` computes the recipe's final
-    trainings on the test rows; `serial` and `processes` tell `watch` of their epochs. Raises RecipeError, DataError for
-    what no estimate could mend."""
+    trainings on the test rows; `serial` and `processes` tell `listener` of their epochs. Raises RecipeError, DataError
+    for what no estimate could mend."""
     if recipe["estimator"].get("kind") == "population":
         return Serial(estimate.build(recipe, None, final))
     if isinstance(settings, ProcessesSettings):
-        return Processes(settings, recipe, scratch, final, watch=watch)
+        return Processes(settings, recipe, scratch, final, listener=listener)
     if isinstance(settings, RaySettings):
         check(settings)
         from evonas.cluster import Cluster
@@ -123,7 +123,7 @@ def build(
     if isinstance(settings, Imported):
         made: Pool = imported.load(settings.kind)(settings, recipe, scratch, final)
         return made
-    return Serial(estimate.build(recipe, None, final), watch if estimate.watched(recipe, final) else None)
+    return Serial(estimate.build(recipe, None, final), listener if estimate.watched(recipe, final) else None)
 
 
 def drain(workers: Pool, jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
@@ -143,8 +143,8 @@ class Serial:
     BATCH = 0.05
     """Seconds of outcomes that are handed over at once, so that a thousand quick ones cost few commits."""
 
-    def __init__(self, estimator: Estimator, watch: Watch | None = None) -> None:
-        self.estimator, self._watch = estimator, watch
+    def __init__(self, estimator: Estimator, listener: Listener | None = None) -> None:
+        self.estimator, self._listener = estimator, listener
         self._waiting: deque[Job] = deque()
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -160,9 +160,9 @@ class Serial:
         return batch
 
     def _estimate(self, job: Job) -> Outcome:
-        if self._watch is None:
+        if self._listener is None:
             return self.estimator.estimate(job)
-        return cast(Watched, self.estimator).estimate(job, partial(self._watch, job.id))
+        return cast(Watched, self.estimator).estimate(job, partial(self._listener, job.id))
 
     def close(self) -> None:
         """Ends what the estimator itself may have started."""
@@ -313,11 +313,11 @@ class Processes:
         scratch: Path,
         final: bool = False,
         stage: Callable[[Mapping[str, Any], Path, bool], Path | None] = estimate.stage,
-        watch: Watch | None = None,
+        listener: Listener | None = None,
     ) -> None:
         section = recipe["final" if final else "estimator"]
         self._recipe, self._final, self._scratch = recipe, final, scratch
-        self._retries, self._watch = settings.retries, watch
+        self._retries, self._listener = settings.retries, listener
         self._time_limit, self._memory_limit = section.get("time_limit"), section.get("memory_limit")
         self.workers = settings.workers if settings.workers != "auto" else estimate.capacity(section)
         self._context, self._forks = context("evonas.estimate.preload")
@@ -427,8 +427,8 @@ class Processes:
             chosen.bury(self.MERCY)
             raise EvonasError(f"a worker cannot start: {message[1:].decode()}")
         if message[:1] == worker.POINT:
-            if self._watch is not None:
-                self._watch(chosen.attempts[0].job.id, loads(message[1:]))
+            if self._listener is not None:
+                self._listener(chosen.attempts[0].job.id, loads(message[1:]))
             return []
         chosen.finished()
         if not chosen.attempts:

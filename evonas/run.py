@@ -466,14 +466,14 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: St
     store, seed = run.store, run.recipe.seed
     tested = {one["id"] for one in store.tests()}
     due = [run.individual(id) for id in chosen if id not in tested]
-    work = _Work({one.id: _flops(run, one) for one in due}, _epochs(run.recipe.final))
+    work = _Work({one.id: _cost(run, one) for one in due}, _epochs(run.recipe.final))
     watch: _Watch
 
-    def epoch(id: int, point: Mapping[str, float]) -> None:
+    def trained(id: int, point: Mapping[str, float]) -> None:
         work.trained(id, int(point["epoch"]))
         watch.trainings(work)
 
-    workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch", final=True, watch=epoch)
+    workers = pool.build(run.recipe.pool, store.recipe, store.folder / "scratch", final=True, listener=trained)
     watch = _Watch(run, observer, run.state() or begin(), workers.workers)
     failures: list[str] = []
     try:
@@ -493,17 +493,17 @@ def _finish(run: Run, chosen: Sequence[int], observer: Observer | None, stop: St
 
 def _costly_first(run: Run, workers: Pool, due: Sequence[Individual]) -> Sequence[Individual]:
     """Several workers get the costly networks first, so that none waits long for another at the end."""
-    return due if workers.workers == 1 else sorted(due, key=lambda one: -_flops(run, one))
+    return due if workers.workers == 1 else sorted(due, key=lambda one: -_cost(run, one))
 
 
 def _epochs(final: estimate.FinalSettings) -> int:
-    """Of each final training."""
+    """The epochs of one final training."""
     return (estimate.inherits(final) and final.inherit.epochs) or final.epochs
 
 
-def _flops(run: Run, one: Individual) -> int:
-    """What a training of it costs beside others; a table's networks cost nothing."""
-    return 0 if run.recipe.task.kind == "tabular" else run.encoding.decode(one.genome).flops
+def _cost(run: Run, one: Individual) -> int:
+    """What an epoch of a network costs beside others' epochs; a table's networks all cost the same."""
+    return 1 if run.recipe.task.kind == "tabular" else max(1, run.encoding.decode(one.genome).flops)
 
 
 class _Work:
@@ -532,9 +532,8 @@ class _Work:
     @property
     def share(self) -> float:
         """Of all that is to be done."""
-        weights = self._costs if any(self._costs.values()) else dict.fromkeys(self._costs, 1)
-        made = sum(cost * self._made[id] for id, cost in weights.items())
-        return made / (self._epochs * sum(weights.values())) if weights else 1.0
+        made = sum(cost * self._made[id] for id, cost in self._costs.items())
+        return made / (self._epochs * sum(self._costs.values())) if self._costs else 1.0
 
 
 def _final_job(run: Run, one: Individual) -> Job:

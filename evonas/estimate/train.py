@@ -7,7 +7,7 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evonas import encoding, estimate, objective
-from evonas.core import Encoding, Estimate, EvonasError, Genome, Job, Outcome, RecipeError, lend_global_streams, seed_of
+from evonas.core import (
+    Encoding,
+    Estimate,
+    EvonasError,
+    Genome,
+    Job,
+    Outcome,
+    RecipeError,
+    Watch,
+    lend_global_streams,
+    seed_of,
+)
 from evonas.encoding.plan import Plan
 from evonas.estimate import Augment, Optimizer, Schedule, TrainSettings
 from evonas.estimate.data import Data, part, prepare, staged
@@ -31,9 +42,6 @@ from evonas.phenotype.network import Moments
 from evonas.task.data import TaskShape
 
 __all__ = ["Limits", "Mode", "Rows", "TrainEstimator", "Trained", "distil", "predict", "rate", "train"]
-
-Watch = Callable[[Mapping[str, float]], None]
-"""Called with each point of the learning curve as it comes."""
 
 
 class Stopped(EvonasError):
@@ -48,7 +56,8 @@ class Rows:
     """A task's rows as tensors on one device.
 
     x: uint8 or float32, images (n, h, w, c), else (n, features). Targets of a regression are standardised in `y_train`
-    and in their own units in `y_valid`. `scale` and `offset` normalise: x * scale + offset."""
+    and in their own units in `y_valid`. `scale` and `offset` normalise: x * scale + offset. Images of `x_train` are
+    averaged to `reduced` of their side when they are drawn."""
 
     x_train: Tensor
     y_train: Tensor
@@ -59,6 +68,7 @@ class Rows:
     target_mean: Tensor
     target_std: Tensor
     shape: TaskShape
+    reduced: float = 1.0
 
     @staticmethod
     def on(device: torch.device, data: Data) -> Rows:
@@ -77,8 +87,9 @@ class Rows:
     def device(self) -> torch.device:
         return self.x_train.device
 
-    def at(self, share: float, resolution: float, seed: int) -> Rows:
-        """A share of the training rows, and images of a share of their side; targets keep their scale."""
+    def at(self, share: float, resolution: float, seed: int, fresh: bool = False) -> Rows:
+        """A share of the training rows, and images of a share of their side; targets keep their scale. Of fresh
+        rows a training sees few, and those alone are averaged."""
         x, y = self.x_train, self.y_train
         if share < 1:
             kept = torch.from_numpy(part(len(x), share, seed)).to(self.device)
@@ -91,10 +102,16 @@ class Rows:
             for values in (self.scale, self.offset)
         )
         shape = replace(self.shape, input=(self.shape.input[0], tall, wide))
+        x, reduced = (x, resolution) if fresh else (pooled(x, resolution), 1.0)
         return replace(
-            self, x_train=pooled(x, resolution), y_train=y, x_valid=pooled(self.x_valid, resolution), scale=scale,
-            offset=offset, shape=shape,
+            self, x_train=x, y_train=y, x_valid=pooled(self.x_valid, resolution), scale=scale, offset=offset,
+            shape=shape, reduced=reduced,
         )  # fmt: skip
+
+    def drawn(self, positions: Tensor) -> Tensor:
+        """Training rows as they are stored, (b, ...)."""
+        rows = self.x_train.index_select(0, positions)
+        return rows if self.reduced == 1 else pooled(rows, self.reduced)
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Rows as a network takes them: normalised float32, images (b, c, h, w) with channels last in memory."""
@@ -510,7 +527,7 @@ class _Loop:
             self._set_rate(done + (step + 0.5) / self.steps)
             start, stop = step * batch, (step + 1) * batch
             chosen = order[start:stop]
-            x = self._inputs(rows.x_train.index_select(0, chosen), changes.part(start, stop))
+            x = self._inputs(rows.drawn(chosen), changes.part(start, stop))
             if self._norms is not None:
                 self._norms.step()
             total += self._step(x, rows.y_train.index_select(0, chosen))
@@ -670,7 +687,7 @@ class TrainEstimator:
         """The rows and the network at the fidelity of some settings; rows of one fidelity are made once."""
         at = (1.0 if settings.fresh else settings.share / self._settings.share, settings.resolution)
         if at not in self._views:
-            rows = self._rows.at(*at, self._seed)
+            rows = self._rows.at(*at, self._seed, settings.fresh)
             shape = rows.shape
             self._views[at] = (rows, encoding.build(self._space, shape.input, shape.outputs))
         rows, space = self._views[at]

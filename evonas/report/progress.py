@@ -15,10 +15,10 @@ class Progress:
 
     `kind` says when: at the `start`, after estimates of a `batch` arrived, after a `generation` was committed, at the
     `end`; `test` after final trainings arrived, and after their epochs where the pool tells of them, `share` being what
-    is done of their work. `generation` counts completed generations; `done` of `total` estimates
-    of the batch under way are there. `best` and `front` hold objective values in their own units, `front` in the order
-    of `objectives`; `reason` is why the last estimate failed. `hypervolume` is None before the first front. Times in
-    seconds; `eta` is None while there is nothing to reckon it from."""
+    is done of their work. `generation` counts completed generations; `done` of `total` estimates of the batch under way
+    are there. `best` and `front` hold objective values in their own units, `front` in the order of `objectives`;
+    `reason` is why the last estimate failed. `hypervolume` is None before the first front. Times in seconds; `eta` is
+    None while there is nothing to reckon it from."""
 
     kind: Literal["start", "batch", "generation", "test", "end"]
     run: str

@@ -146,7 +146,7 @@ def test_the_epochs_of_final_trainings_are_told_as_they_come(kind: str, tmp_path
     def tell(id: int, point: Mapping[str, float]) -> None:
         told.append((id, point))
 
-    built = pool.build(KINDS[kind], recipe, tmp_path / kind, final=True, watch=tell)
+    built = pool.build(KINDS[kind], recipe, tmp_path / kind, final=True, listener=tell)
     outcomes = [outcome.estimate for batch in pool.drain(built, jobs(2)) for outcome in batch]
     built.close()
     assert {one.id: [point for id, point in told if id == one.id] for one in outcomes} == {
@@ -158,7 +158,7 @@ def test_the_epochs_of_final_trainings_are_told_as_they_come(kind: str, tmp_path
 def test_the_epochs_of_a_search_are_not_told(tmp_path: Path) -> None:
     told: list[int] = []
     for kind in ("serial", "processes"):
-        built = pool.build(KINDS[kind], RECIPE, tmp_path / kind, watch=lambda id, _: told.append(id))
+        built = pool.build(KINDS[kind], RECIPE, tmp_path / kind, listener=lambda id, _: told.append(id))
         assert bits(built, jobs(1))
         built.close()
     assert not told

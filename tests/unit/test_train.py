@@ -336,6 +336,14 @@ def test_a_jobs_share_of_fresh_rows_is_a_share_of_all(digits: Data) -> None:
     assert cost["samples"] == 2 * (round(0.25 * len(digits.x_train)) // 64 * 64)
 
 
+def test_fresh_rows_are_reduced_as_they_are_drawn_and_the_same_then(digits: Data) -> None:
+    whole, positions = Rows.on(CPU, digits), torch.tensor([5, 0, 7, 5])
+    early, late = whole.at(1.0, 0.5, 3), whole.at(1.0, 0.5, 3, fresh=True)
+    assert late.x_train is whole.x_train and early.shape == late.shape
+    assert torch.equal(early.drawn(positions), late.drawn(positions)) and late.drawn(positions).shape == (4, 4, 4, 1)
+    assert torch.equal(early.x_valid, late.x_valid)
+
+
 def test_only_the_final_training_meets_the_test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     from evonas.task.data import SplitTask
 
