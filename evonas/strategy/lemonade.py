@@ -28,16 +28,19 @@ Reals = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """A kernel density estimate over the rows of `points` (n, d): Gaussian kernels whose width on each axis is the
-    standard deviation there times n^(-1/(d + 4)). Scott 1992.
+    """A kernel density estimate over the rows of `points` (n, d): Gaussian kernels of the points' own covariance times
+    n^(-2/(d + 4)), since sizes go together: what is unlike the others may be usual on each axis. Scott 1992.
 
     Axes on which positive values span orders of magnitude are logarithmic from `floor` up. Axes on which all points
-    agree have no width and are left out: one point alone is equally dense everywhere."""
+    agree have no width and are left out: one point alone is equally dense everywhere. Of correlations the share 1/n is
+    taken off, so that few points that happen to lie on a line do not make all others infinitely rare."""
 
     points: Reals
     floor: Reals
     axes: Ints
     width: Reals
+    apart: Reals
+    """(d, d): makes differences in units of `width` independent of each other."""
 
     @staticmethod
     def of(points: Reals) -> Density:
@@ -47,13 +50,17 @@ class Density:
         axes = np.flatnonzero(np.ptp(scaled, axis=0) > 1e-12 * np.abs(scaled).max(axis=0))
         width = scaled[:, axes].std(axis=0, ddof=1) if len(axes) else np.ones(0)
         axes, width = axes[width > 0], width[width > 0]  # below 1e-160 squares of differences are 0 in floats
-        return Density(scaled[:, axes], floor, axes, width * len(points) ** (-1 / (len(axes) + 4)))
+        units = (scaled[:, axes] - scaled[:, axes].mean(axis=0)) / width
+        together = units.T @ units / len(points)  # times (n - 1)/n already: the share 1/n is off
+        np.fill_diagonal(together, 1.0)
+        apart = np.linalg.inv(np.linalg.cholesky(together)).T
+        return Density(scaled[:, axes], floor, axes, width * len(points) ** (-1 / (len(axes) + 4)), apart)
 
     def log(self, rows: Reals) -> Reals:
         """The logarithm of the density up to a constant, (k, d) -> (k,): far away the density itself is 0 in floats."""
         scaled = pareto.scaled(rows, self.floor)[:, self.axes]
         apart = np.clip((scaled[:, None] - self.points) / self.width, -1e100, 1e100)
-        squares = (apart**2).sum(axis=2)
+        squares = ((apart @ self.apart) ** 2).sum(axis=2)
         near = squares.min(axis=1)
         return np.asarray(np.log(np.exp((near[:, None] - squares) / 2).sum(axis=1)) - near / 2, dtype=np.float64)
 
