@@ -33,7 +33,7 @@ GOLDEN = {
     "neat": ("806f7a474104c46f8d2cd819267a6d9e", {"kind": "neat", "population": 20, "generations": 8}),
     "random": ("c6ef1bd9c3b13cc4d5b3d4d5a8448f2e", {"kind": "random", "population": 20, "generations": 4}),
     "lemonade": (
-        "a11989266f5e47c817eec070f5f539b0",
+        "11b566dc6b3a30fb47c577f0e31185c4",
         {"kind": "lemonade", "population": 6, "generations": 12, "crossover": 0.2},
     ),
     "regularized": (
@@ -44,7 +44,7 @@ GOLDEN = {
 }
 BY_MORPHISMS = {
     "nsga2": ("84a55554eaa3e58a175868f47bc7f818", {"population": 20, "generations": 12}),
-    "lemonade": ("af026a3533f3a0be5a207528a8ec7997", {"kind": "lemonade", "population": 6, "generations": 12}),
+    "lemonade": ("8af7a0b7bb90301104b37899344c5832", {"kind": "lemonade", "population": 6, "generations": 12}),
 }
 
 
