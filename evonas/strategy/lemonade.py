@@ -39,7 +39,7 @@ class Density:
     floor: Reals
     axes: Ints
     width: Reals
-    apart: Reals
+    whitening: Reals
     """(d, d): makes differences in units of `width` independent of each other."""
 
     @staticmethod
@@ -49,18 +49,20 @@ class Density:
         scaled = pareto.scaled(points, floor)
         axes = np.flatnonzero(np.ptp(scaled, axis=0) > 1e-12 * np.abs(scaled).max(axis=0))
         width = scaled[:, axes].std(axis=0, ddof=1) if len(axes) else np.ones(0)
-        axes, width = axes[width > 0], width[width > 0]  # below 1e-160 squares of differences are 0 in floats
+        kept = (width > 0) & np.isfinite(width)  # squares of differences below 1e-160 are 0 in floats, above 1e154 inf
+        axes, width = axes[kept], width[kept]
         units = (scaled[:, axes] - scaled[:, axes].mean(axis=0)) / width
-        together = units.T @ units / len(points)  # times (n - 1)/n already: the share 1/n is off
-        np.fill_diagonal(together, 1.0)
-        apart = np.linalg.inv(np.linalg.cholesky(together)).T
-        return Density(scaled[:, axes], floor, axes, width * len(points) ** (-1 / (len(axes) + 4)), apart)
+        units /= np.linalg.norm(units, axis=0)  # of numbers so small that their squares are coarse, width is coarse too
+        correlation = units.T @ units * (1 - 1 / len(points))
+        np.fill_diagonal(correlation, 1.0)
+        whitening = np.linalg.inv(np.linalg.cholesky(correlation)).T
+        return Density(scaled[:, axes], floor, axes, width * len(points) ** (-1 / (len(axes) + 4)), whitening)
 
     def log(self, rows: Reals) -> Reals:
         """The logarithm of the density up to a constant, (k, d) -> (k,): far away the density itself is 0 in floats."""
         scaled = pareto.scaled(rows, self.floor)[:, self.axes]
         apart = np.clip((scaled[:, None] - self.points) / self.width, -1e100, 1e100)
-        squares = ((apart @ self.apart) ** 2).sum(axis=2)
+        squares = ((apart @ self.whitening) ** 2).sum(axis=2)
         near = squares.min(axis=1)
         return np.asarray(np.log(np.exp((near[:, None] - squares) / 2).sum(axis=1)) - near / 2, dtype=np.float64)
 

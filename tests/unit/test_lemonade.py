@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.linalg import sqrtm
 from scipy.stats import chi2, gaussian_kde
 from sklearn.neighbors import KernelDensity
@@ -104,6 +105,14 @@ def test_what_is_usual_on_each_axis_may_be_rare() -> None:
     sizes = np.linspace(1, 2, 20)[:, None] + np.random.default_rng(6).normal(0, 0.02, (20, 2))
     among, beside = Density.of(sizes).log(np.array([[1.4, 1.4], [1.2, 1.6]]))
     assert beside < among - 3
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 9), st.integers(1, 4)), elements=st.floats(-1e170, 1e170)))
+@example(np.outer([3, 1, 3, 0], [-7e-159, -2e-162, -2e-162]))
+@example(np.array([[1e160, 1.0], [-1e160, 2.0], [0.0, 3.0]]))
+def test_whatever_the_points_are_there_is_a_density(points: Any) -> None:
+    with np.errstate(over="ignore"):
+        assert np.isfinite(Density.of(points).log(np.vstack([points, np.ones_like(points)]))).all()
 
 
 def test_points_that_agree_on_two_axes_leave_a_density() -> None:
