@@ -99,7 +99,7 @@ def engine(proposals: int, offspring: int, children: int = 600) -> None:
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            evonas.start(written, runs=Path(folder), observer=observer)
+            evonas.start(written, runs=Path(folder), observer=observer, allow_code=True)
     except Enough:
         spent = time.process_time() - began[0]
     finally:
