@@ -99,7 +99,7 @@ class Augment(Settings):
 
 class Distill(Settings):
     """A short training towards the first parent's outputs, for children that an edit made differ from it, before they
-    are trained as all are. Hinton, Vinyals and Dean 2015."""
+    are trained as all are; without dropout, since those outputs are of evaluation. Hinton, Vinyals and Dean 2015."""
 
     epochs: float = Field(default=1.0, gt=0, le=1000)
     """Passes over the training rows; may be a fraction. The rate falls from the highest to 0 in a cosine."""

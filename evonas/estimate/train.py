@@ -7,9 +7,10 @@ import gc
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -396,7 +397,7 @@ def train(
     judge: Judge | None = None,
 ) -> Trained:
     """Trains a network on `rows` where it lies, its optimiser beginning with `moments` where there are any, and
-    evaluates it on the held-out rows. An `heir`'s norms forget the parent's statistics in the first step: see `_Norms`.
+    evaluates it on the held-out rows. An `heir`'s norms observe anew at the end: see `_Loop.settle`.
     A `judge` may end it after any look at those rows.
 
     Equal arguments give equal bits on one kind of device. Raises Stopped when the loss is no longer finite or a limit
@@ -459,26 +460,25 @@ def distil(
         if not math.isfinite(loss):
             raise Stopped(f"diverged: the loss is {loss} in the distillation; a lower inherit.distill.lr may help")
         done += steps
+    loop.settle()
     samples = done * loop.batch
     return Distilled(samples / (loop.steps * loop.batch), samples, loop.moments())
 
 
-class _Norms:
-    """Batch norms whose running statistics are, at first, the plain mean of the batches since birth.
+OBSERVED, AT_A_TIME = 512, 256
+"""Training rows from which an heir's norms take their statistics at the end, and most in one batch."""
 
-    An edit changes what the norms behind it see, and a short training would leave a part of what they saw before (17 %
-    after 17 steps)."""
 
-    def __init__(self, network: nn.Module) -> None:
-        norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
-        self._norms = [(norm, norm.momentum or 0.0) for norm in norms]
-        self._steps = 0
-
-    def step(self) -> None:
-        """Says how much the batch to come counts."""
-        self._steps += 1
-        for norm, usual in self._norms:
-            norm.momentum = max(usual, 1 / self._steps)
+@contextmanager
+def _plain_means(norms: Sequence[nn.BatchNorm1d | nn.BatchNorm2d]) -> Iterator[None]:
+    """Running statistics are the plain mean of the batches that come meanwhile."""
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    yield
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
 
 
 class _Loop:
@@ -509,7 +509,8 @@ class _Loop:
         self._parameters = list(network.parameters())
         self._scaler = torch.amp.GradScaler(mode.device.type, enabled=mode.dtype is torch.float16)
         self._average = _Average(network, settings.average) if settings.average else None
-        self._norms = _Norms(network) if heir else None
+        parts = network.modules() if heir else ()
+        self._norms = [part for part in parts if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
 
     def epoch(self, done: float, limits: Limits, steps: int | None = None) -> Tensor:
         """One pass over the rows, or over a share drawn anew, in a new order, the rest that fills no batch left out; or
@@ -521,17 +522,42 @@ class _Loop:
         order = torch.randperm(len(rows.x_train), generator=self._draws, device=rows.device)[: self._drawn]
         changes = Changes.draw(augment, len(order), rows.shape.input[1:], self._draws)
         total = torch.zeros((), device=rows.device)
-        self._network.train()
+        self._learning()
         for step in range(steps):
             limits.check()
             self._set_rate(done + (step + 0.5) / self.steps)
             start, stop = step * batch, (step + 1) * batch
             chosen = order[start:stop]
             x = self._inputs(rows.drawn(chosen), changes.part(start, stop))
-            if self._norms is not None:
-                self._norms.step()
             total += self._step(x, rows.y_train.index_select(0, chosen))
         return total / steps
+
+    def _learning(self) -> None:
+        """Training mode, but no dropout where a teacher's outputs are the target: they are those of evaluation, and
+        dropout in front of a norm would lift the variance that the norm sees (Li et al. 2019)."""
+        self._network.train()
+        if self._teacher is not None:
+            for part in self._network.modules():
+                if isinstance(part, nn.Dropout | nn.Dropout2d):
+                    part.eval()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Has an heir's norms observe what its final weights make of some training rows.
+
+        An edit changes what the norms behind it see, and in a short training at a high rate the weights run ahead of an
+        average over its steps: 53 children of approximate morphisms had a mean error of 20.4 % after an epoch of digits
+        (18 steps) at rate 0.1, and 10.7 % with statistics taken anew. Wu and Johnson 2021, section 3."""
+        if not self._norms:
+            return
+        count = min(OBSERVED, self._drawn)
+        order = torch.randperm(len(self._rows.x_train), generator=self._draws, device=self._rows.device)[:count]
+        changes = Changes.draw(self._settings.augment, count, self._rows.shape.input[1:], self._draws)
+        self._learning()
+        parts = math.ceil(count / AT_A_TIME)
+        with _plain_means(self._norms), self._mode.autocast():
+            for start, stop in pairwise(count * i // parts for i in range(parts + 1)):
+                self._network(self._inputs(self._rows.drawn(order[start:stop]), changes.part(start, stop)))
 
     def _inputs(self, chosen: Tensor, changes: Changes) -> Tensor:
         augment = self._settings.augment
@@ -582,10 +608,11 @@ class _Loop:
 
     def evaluate(self, last: bool) -> Tensor:
         """Outputs on the held-out rows; after the last epoch the network keeps its average."""
-        if self._average is None:
-            return predict(self._network, self._rows, self._mode)
-        if last:
+        if last and self._average is not None:
             self._average.keep()
+        if last:
+            self.settle()
+        if last or self._average is None:
             return predict(self._network, self._rows, self._mode)
         with self._average.swapped():
             return predict(self._network, self._rows, self._mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import re
@@ -361,22 +362,62 @@ def test_distillation_brings_a_child_near_its_parent(task: str, tmp_path: Path) 
     assert network.to_bytes(teacher) == knowing, "the parent learns nothing"
 
 
-@pytest.mark.parametrize("heir", [False, True])
-def test_norms_of_heirs_forget_what_their_parents_saw(heir: bool, family: Family) -> None:
-    """With a rate that moves nothing, the statistics of an heir are those of its own batches alone."""
-    still = recipe(optimizer={"kind": "sgd", "lr": 1e-12}, epochs=1, batch_size=128)
-    estimator = TrainEstimator(still)
-    steps = len(estimator._rows.x_train) // 128
-    net: Any = network.build(family.space.decode(family.genome))
-    network.load(net, _tensors(family))
-    norm = next(part for part in net.modules() if isinstance(part, nn.BatchNorm2d))
-    means: list[Tensor] = []
-    norm.register_forward_pre_hook(lambda _, x: means.append(x[0].mean((0, 2, 3))) if norm.training else None)
-    norm.running_mean.fill_(1e6)
-    training.train(net, estimator._rows, estimator._settings, Mode(CPU, None, True), 5, Limits(None, None), heir=heir)
-    assert len(means) == steps < 10
-    left = norm.running_mean - torch.stack(means).mean(0).detach()
-    assert bool((left.abs() < 1e-4).all()) if heir else bool((left > 1e5).all())
+@pytest.mark.parametrize(("observed", "at_a_time", "batches"), [(512, 256, [200, 200]), (21, 10, [7, 7, 7])])
+def test_norms_of_heirs_observe_what_the_final_weights_give(
+    observed: int, at_a_time: int, batches: list[int], family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "OBSERVED", observed)
+    monkeypatch.setattr(training, "AT_A_TIME", at_a_time)
+    estimator = TrainEstimator(recipe(optimizer={"kind": "sgd", "lr": 0.5}, epochs=1))
+    net = _loaded(family)
+    conv, norm = net.layer2.conv, net.layer2.norm
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def watch(_: nn.Module, given: tuple[Tensor]) -> None:
+        if norm.training and not torch.is_grad_enabled():
+            seen.append((given[0], conv.weight.clone()))
+
+    norm.register_forward_pre_hook(watch)
+    training.train(net, estimator._rows, estimator._settings, Mode(CPU, None, True), 5, Limits(None, None), heir=True)
+    assert [len(x) for x, _ in seen] == batches
+    assert all(torch.equal(weight, conv.weight) for _, weight in seen)
+    means, spreads = (torch.stack([of(x, (0, 2, 3)) for x, _ in seen]).mean(0) for of in (torch.mean, torch.var))
+    torch.testing.assert_close(norm.running_mean, means)
+    torch.testing.assert_close(norm.running_var, spreads)
+    assert norm.momentum == 0.1, "it goes on as before in a grandchild"
+
+
+def test_norms_of_founders_keep_the_average_over_their_steps(family: Family) -> None:
+    estimator, net = TrainEstimator(recipe(epochs=1)), _loaded(family)
+    looks: list[bool] = []
+    net.layer2.norm.register_forward_pre_hook(
+        lambda norm, _: looks.append(torch.is_grad_enabled()) if norm.training else None
+    )
+    training.train(net, estimator._rows, estimator._settings, Mode(CPU, None, True), 5, Limits(None, None))
+    assert looks == [True] * (len(estimator._rows.x_train) // 32)
+
+
+def test_a_pupil_drops_nothing_out_and_its_norms_are_settled() -> None:
+    """With a rate that moves nothing, a pupil stays what it is: dropout would change what its norms see."""
+    estimator = TrainEstimator(recipe())
+    rows, mode = estimator._rows, Mode(CPU, None, True)
+    torch.manual_seed(1)
+    body = [nn.Conv2d(1, 8, 3), nn.Dropout(0.5), nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16), nn.ReLU()]
+    net = nn.Sequential(*body, nn.Flatten(), nn.LazyLinear(10))
+    x = rows.inputs(rows.x_train)
+    norm: Any = net[3]
+    with torch.no_grad():
+        norm.momentum = None
+        net.train()
+        net[1].eval()
+        net(x)
+        norm.momentum = 0.1
+        before = net.eval()(x)
+    sage = Teacher(copy.deepcopy(net), Distill(lr=1e-12), classes=True)
+    distil(net, sage, rows, estimator._settings, mode, 5, Limits(None, None))
+    with torch.no_grad():
+        after = net.eval()(x)
+    assert float((after - before).std() / before.std()) < 0.05
 
 
 def test_the_loss_is_what_hinton_wrote() -> None:
@@ -657,6 +698,13 @@ def test_cuda_children_inherit_repeatably(family: Family, optimizer: dict[str, A
 
 def _tensors(family: Family) -> dict[str, Tensor]:
     return network.from_bytes(family.content)
+
+
+def _loaded(family: Family) -> Any:
+    """The parent's network."""
+    net = network.build(family.space.decode(family.genome))
+    network.load(net, _tensors(family))
+    return net
 
 
 def _bare(family: Family) -> Heritage:
