@@ -4,7 +4,7 @@ Elsken, Metzen and Hutter 2019, algorithm 1. What a child's weights are at birth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -99,7 +99,7 @@ class Lemonade:
 
     def _bred(self, state: State, book: MarkBook) -> list[Individual]:
         """Both draws are in inverse proportion to one density, that of the population."""
-        sizes = self.cheap([one.genome for one in state.population])
+        sizes = self._rows([state.estimates[one.id].values for one in state.population])
         density = Density.of(sizes)
         proposals = self._proposed(state, self._parents(state, self._rarity(density, sizes)), book)
         rarity = self._rarity(density, self.cheap([one.genome for one in proposals]))
@@ -109,9 +109,13 @@ class Lemonade:
 
     def cheap(self, genomes: Sequence[Genome]) -> Reals:
         """Values of the cheap objectives, (genomes, objectives)."""
+        return self._rows(list(map(self.problem.cheap, genomes)))
+
+    def _rows(self, known: Sequence[Mapping[str, float]]) -> Reals:
+        """What is known of individuals, of the cheap objectives alone, (individuals, objectives)."""
         names = [one.name for one in self.problem.objectives if one.cheap]
-        rows = [[float(values[name]) for name in names] for values in map(self.problem.cheap, genomes)]
-        return np.array(rows, dtype=np.float64).reshape(len(genomes), len(names))
+        rows = [[float(values[name]) for name in names] for values in known]
+        return np.array(rows, dtype=np.float64).reshape(len(known), len(names))
 
     def _rarity(self, density: Density, sizes: Reals) -> Reals:
         """The logarithm of one over the density at cheap objectives up to a constant, (n, objectives) -> (n,)."""
