@@ -182,8 +182,11 @@ def test_a_damaged_folder_is_left_alone(littered: Path) -> None:
     before = image(littered)
     with pytest.raises(DataError, match="evonas repair calm"):
         retention.gc(littered)
-    unfinished = {name for name in before if name.endswith(".tmp")}
-    assert image(littered) == {name: data for name, data in before.items() if name not in unfinished}
+    # a weight that is needed is missed before the writer opens, which clears unfinished files away; others after that
+    whole, left = (
+        {name: data for name, data in of.items() if not name.endswith(".tmp")} for of in (before, image(littered))
+    )
+    assert left == whole
 
 
 def test_the_command_says_sizes_before_and_after(littered: Path, capsys: pytest.CaptureFixture[str]) -> None:
