@@ -99,7 +99,7 @@ class Lemonade:
 
     def _bred(self, state: State, book: MarkBook) -> list[Individual]:
         """Both draws are in inverse proportion to one density, that of the population."""
-        sizes = self._rows([state.estimates[one.id].values for one in state.population])
+        sizes = self._sizes([state.estimates[one.id].values for one in state.population])
         density = Density.of(sizes)
         proposals = self._proposed(state, self._parents(state, self._rarity(density, sizes)), book)
         rarity = self._rarity(density, self.cheap([one.genome for one in proposals]))
@@ -109,9 +109,9 @@ class Lemonade:
 
     def cheap(self, genomes: Sequence[Genome]) -> Reals:
         """Values of the cheap objectives, (genomes, objectives)."""
-        return self._rows(list(map(self.problem.cheap, genomes)))
+        return self._sizes(list(map(self.problem.cheap, genomes)))
 
-    def _rows(self, known: Sequence[Mapping[str, float]]) -> Reals:
+    def _sizes(self, known: Sequence[Mapping[str, float]]) -> Reals:
         """What is known of individuals, of the cheap objectives alone, (individuals, objectives)."""
         names = [one.name for one in self.problem.objectives if one.cheap]
         rows = [[float(values[name]) for name in names] for values in known]

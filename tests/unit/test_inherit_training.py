@@ -387,6 +387,33 @@ def test_norms_of_heirs_observe_what_the_final_weights_give(
     assert norm.momentum == 0.1, "it goes on as before in a grandchild"
 
 
+@pytest.mark.parametrize("average", [None, 0.5])
+def test_every_look_at_an_heir_is_without_what_its_parents_norms_saw(average: float | None, family: Family) -> None:
+    """With a rate that moves nothing, all looks see the same."""
+    still = {"optimizer": {"kind": "sgd", "lr": 1e-12}, "epochs": 2, "evaluate_every": 1, "batch_size": 128}
+    estimator, net = TrainEstimator(recipe(**still, average=average)), _loaded(family)
+    net.layer2.norm.running_mean.fill_(1e6)
+    rows, settings = estimator._rows, estimator._settings
+    done = training.train(net, rows, settings, Mode(CPU, None, True), 5, Limits(None, None), heir=True)
+    first, last = (point["valid_error"] for point in done.curve)
+    assert first == last == pytest.approx(family.trained.curve[-1]["valid_error"], abs=0.05)
+
+
+def test_looking_at_an_heir_does_not_change_its_training() -> None:
+    layers = {"op": "conv", "channels": 8, "norm": "batch"}, {"op": "dropout", "rate": 0.5}
+    plan = encoding.build(DagSettings(), (1, 8, 8), 10).decode(chain(*layers))
+    dull, keen = (TrainEstimator(recipe(epochs=3, evaluate_every=every)) for every in (0, 1))
+    made = []
+    for estimator in (dull, keen):
+        net = network.build(plan, 3)
+        with training._conditions(CPU, 1, 5):
+            training.train(
+                net, estimator._rows, estimator._settings, Mode(CPU, None, True), 5, Limits(None, None), heir=True
+            )
+        made.append(network.to_bytes(net))
+    assert made[0] == made[1]
+
+
 def test_norms_of_founders_keep_the_average_over_their_steps(family: Family) -> None:
     estimator, net = TrainEstimator(recipe(epochs=1)), _loaded(family)
     looks: list[bool] = []
