@@ -170,8 +170,8 @@ class LemonadeSettings(Settings):
     crossover: float = Field(default=0.0, ge=0, le=1)
     """Probability that a child has a second parent, drawn like the first; it is mutated all the same."""
     continued: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a proposal is no child but a member of the population as it is, which is trained on from its
-    weights (estimator.inherit): where trainings are short, small networks need more of them."""
+    """Probability that one of the offspring is no child but a member of the population as it is, which is trained on
+    from its weights (estimator.inherit). Those that were trained least come first."""
     limit: int | None = Field(default=None, ge=1)
     """Most individuals of a population, the least crowded of the front; null for the whole front."""
     window: int = Field(default=1, ge=1, le=10_000)

@@ -4,7 +4,7 @@ Elsken, Metzen and Hutter 2019, algorithm 1. What a child's weights are at birth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -95,17 +95,51 @@ class Lemonade:
             born = self._bred(state, book)
         else:
             born = first_generation(self.problem, state, self.settings.population, book)
-        return tuple(born), asked(state, born, book)
+        after = asked(state, born, book)
+        if self.settings.continued:
+            after = replace(after, memory={**after.memory, "trained": self._trained(state, born)})
+        return tuple(born), after
+
+    def _trained(self, state: State, born: Sequence[Individual]) -> dict[str, int]:
+        """How many trainings the weights of each have had, by id, with those that these children get; one that did not
+        gain by being trained on had its training all the same."""
+        before = state.memory.get("trained", {})
+        counts = dict(before)
+        for one in born:
+            count = before.get(str(one.parents[0]), 1) + 1 if one.parents else 1
+            counts[str(one.id)] = count
+            if one.parents and not one.edits:
+                counts[str(one.parents[0])] = count
+        return counts
 
     def _bred(self, state: State, book: MarkBook) -> list[Individual]:
-        """Both draws are in inverse proportion to one density, that of the population."""
+        """Members that are trained on, then accepted children."""
+        again = self._trained_on(state)
+        born = again + self._children(state, self.settings.offspring - len(again), book)
+        return [replace(one, id=state.next_id + at) for at, one in enumerate(born)]
+
+    def _trained_on(self, state: State) -> list[Individual]:
+        """Those whose weights were trained least, oldest first: they have most to gain, and no size is left behind."""
+        rng = stream(self.problem.seed, "continued", state.generation)
+        count = sum(rng.random() < self.settings.continued for _ in range(self.settings.offspring))
+        trained = state.memory.get("trained", {})
+        least = sorted(state.population, key=lambda one: (trained.get(str(one.id), 1), one.id))
+        return [_again(one, state) for one in least[:count]]
+
+    def _children(self, state: State, count: int, book: MarkBook) -> list[Individual]:
+        """Both draws are in inverse proportion to one density, that of the population. Where no parent has a new child
+        and nobody is trained on one is copied, since a generation is never empty."""
+        if not count:
+            return []
         sizes = self._sizes([state.estimates[one.id].values for one in state.population])
         density = Density.of(sizes)
-        proposals = self._proposed(state, self._parents(state, self._rarity(density, sizes)), book)
+        parents = self._parents(state, self._rarity(density, sizes))
+        proposals = self._proposed(state, parents, book)
+        if not proposals and count == self.settings.offspring:
+            return [_again(parents[0][0], state)]
         rarity = self._rarity(density, self.cheap([one.genome for one in proposals]))
         rng = generator(self.problem.seed, "acceptance", state.generation)
-        chosen = accepted(rarity, self.settings.offspring, rng)
-        return [replace(proposals[i], id=state.next_id + at) for at, i in enumerate(chosen.tolist())]
+        return [proposals[i] for i in accepted(rarity, count, rng).tolist()]
 
     def cheap(self, genomes: Sequence[Genome]) -> Reals:
         """Values of the cheap objectives, (genomes, objectives)."""
@@ -145,21 +179,17 @@ class Lemonade:
     def _proposed(
         self, state: State, parents: Sequence[tuple[Individual, Individual | None]], book: MarkBook
     ) -> list[Individual]:
-        """A new child of each that finds one, or the parent itself, all without an id yet; a copy if there is none."""
+        """A new child of each that finds one, all without an id yet."""
         seen = {*state.memory.get("seen", ()), *(one.genome.key for one in state.population)}
         proposals: list[Individual] = []
         for at, (parent, other) in enumerate(parents):
             rng = stream(self.problem.seed, "proposal", state.generation, at)
-            if self.settings.continued and rng.random() < self.settings.continued:
-                if all(one.parents != (parent.id,) or one.edits for one in proposals):
-                    proposals.append(_again(parent, state))
-                continue
             mated, ids = self._mated(parent, other, rng, book)
             made = unseen(partial(self._varied, mated, rng, book), seen)
             if made is not None:
                 seen.add(made[0].key)
                 proposals.append(Individual(-1, made[0], ids, made[1], state.generation))
-        return proposals or [_again(parents[0][0], state)]
+        return proposals
 
     def _mated(
         self, parent: Individual, other: Individual | None, rng: Random, book: MarkBook
@@ -197,11 +227,15 @@ class Lemonade:
             chosen = ids[np.argsort(self.problem.violations(losses), kind="stable")[:1]]
         members = set(chosen.tolist())
         survivors = [one for one in pool if one.id in members]
-        return settle(self.problem, state, scored, survivors, estimates, self._seen(state, scored))
+        dead = {*ids_of(pool).tolist(), *(one.id for one, _ in scored)} - members
+        return settle(self.problem, state, scored, survivors, estimates, self._noted(state, scored, dead))
 
-    def _seen(self, state: State, scored: Sequence[tuple[Individual, Estimate]]) -> dict[str, list[str]]:
-        """The keys of those estimated lately, which are not proposed again. With inherited weights an estimate is one
-        of many that a genome may get."""
+    def _noted(self, state: State, scored: Sequence[tuple[Individual, Estimate]], dead: Set[int]) -> dict[str, object]:
+        """Of those alive or under way, how often they were trained. The keys of those estimated lately, which are not
+        proposed again; with inherited weights an estimate is one of many that a genome may get."""
+        if self.settings.continued:
+            trained = state.memory.get("trained", {}).items()
+            return {"trained": {id: count for id, count in trained if int(id) not in dead}}
         if self.problem.inherits:
             return {}
         return {"seen": [*state.memory.get("seen", ()), *(one.genome.key for one, _ in scored)][-SEEN:]}

@@ -2,27 +2,31 @@
 
     python examples/studies/inheritance.py [--tasks digits mnist1d fashion] [--seeds 5] [--scale 1.0] [--runs FOLDER]
 
-Four searches of the same space, for every seed on the same split of the same rows: LEMONADE with inherited weights;
-its twin, which trains every network from scratch; NSGA-II and random search, from scratch as well. From scratch every
-network is trained for `epochs`, long enough to tell good from bad; where weights are inherited every training, also a
-founder's, takes `heir_epochs`, and goes on in the children. All end with the same number of trained samples, founders
-counted: each search goes on as long as one more generation cannot pass the budget.
+Searches of the same space, for every seed on the same split of the same rows: LEMONADE with inherited weights; its
+twin, the same recipe with `inherit: none`; NSGA-II and random search, from scratch as well. The first two train every
+network for `epochs`, founders and children alike, so that only what a child begins with sets them apart. That is short
+for weights that begin at random, and a rival that may choose would train longer: NSGA-II and random search train for
+`patient` epochs, and so does one LEMONADE more. All evolutions begin with the same eight networks, four plain ones
+and four random ones, and all searches end with the same number of trained samples, those of founders and of
+distillation counted: each goes on as long as one more generation cannot pass the budget.
 
 The hypervolume is that of validation error and log10 of the parameters below the error of guessing and the largest
 size, as a share of the rectangle down to error 0 and the smallest size. Validation rows were seen by the search, and
 who looks at more networks finds more that are lucky on them: the same front, as the search left it, is therefore
 measured on test rows as well. `--final` also trains five members of each front anew, all methods alike.
 
-Finished runs in the folder are read, unfinished ones go on. MNIST-1D is looked for in $EVONAS_DATA."""
+Finished runs in the folder are read, unfinished ones go on. Several processes may share a folder if each has other
+seeds. MNIST-1D is looked for in $EVONAS_DATA."""
 
 import argparse
+import json
 import os
 import platform
 import statistics
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import inf, log10
 from pathlib import Path
 
@@ -30,108 +34,158 @@ import numpy as np
 import torch
 
 import evonas
-from evonas import pareto
+from evonas import pareto, task
 from evonas import recipe as recipes
 from evonas.encoding.dag import MutationWeights
 
 DATA = Path(os.environ.get("EVONAS_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 MUTATIONS = {
     **MutationWeights.model_validate("morphisms").model_dump(),
-    "separate": 0.0, "insert_layer": 0.0, "insert_normed": 1.0, "change_stride": 1.5, "change_op": 0.5,
+    "separate": 0.0, "insert_layer": 0.0, "insert_normed": 1.0, "split_layer": 0.0, "narrow": 6.0, "shrink_kernel": 1.0,
+    "remove_layer": 1.0,
 }  # fmt: skip
-"""Morphisms, and edits for what no morphism reaches: strides and operations. Without depthwise convolutions, which CPUs
-train slowly; every new layer comes with a norm, since those without one do not bear the learning rate."""
+"""Morphisms, often towards smaller networks. Without depthwise convolutions, which CPUs train slowly; every new layer
+comes with a norm, since those without one do not bear the learning rate."""
+ENCODING = {
+    "kind": "dag", "ops": ["conv", "max_pool", "avg_pool", "identity"], "mutations": MUTATIONS, "edits": [1, 3],
+    "kernels": [3, 1, 5], "channels": [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96], "initial_layers": [2, 3],
+    "layers": [1, 20],
+}  # fmt: skip
+WIDTHS = (2, 4, 8, 16)
+"""Of the plain founders: three convolutions, each twice as wide as the one before, with pooling between them, as those
+of Elsken, Metzen and Hutter 2019 are."""
+FOUNDERS, OFFSPRING, PROPOSALS, CONTINUED = 8, 4, 20, 0.4
+RATE, DISTILLED, FINAL = 0.2, 0.2, 50
+"""The highest learning rate, epochs of distillation after approximate edits, and of the last training."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A task and how its networks are searched; `networks` trained from scratch make the budget at scale 1."""
+    """A task and how its networks are searched; `networks` trained patiently make the budget at scale 1."""
 
-    task: dict
-    classes: int
+    task: dict | None
     params: tuple
-    flops: str
-    encoding: dict
-    epochs: int
-    lr: float
+    patient: int
     networks: int
-    heir_epochs: int = 5
-    batch: int = 64
+    epochs: int = 4
     augment: dict = field(default_factory=dict)
     share: float = 1.0
-    founders: int = 8
-    heir_founders: int = 24
-    crossover: float = 0.3
-    continued: float = 0.3
-    offspring: int = 4
-    proposals: int = 20
-    final_epochs: int = 50
 
 
-IMAGES = {"kernels": [3, 1, 5], "channels": [4, 6, 8, 12, 16, 24, 32], "initial_layers": [2, 3], "layers": [1, 8]}
 STUDIES = {
-    "digits": Study(
-        task={"kind": "digits"}, classes=10, params=(200, 20_000), flops="2M", encoding=IMAGES,
-        epochs=24, lr=0.2, networks=64, augment={"shift": 1},
-    ),
+    "digits": Study({"kind": "digits"}, params=(496, 50_000), patient=24, networks=48, augment={"shift": 1}),
     "mnist1d": Study(
-        task={"kind": "npz", "file": str(DATA / "mnist1d" / "mnist1d.npz"), "as_image": [1, 1, 40]},
-        classes=10, params=(200, 20_000), flops="2M", encoding=IMAGES,
-        epochs=20, lr=0.2, networks=64,
+        {"kind": "npz", "file": str(DATA / "mnist1d" / "mnist1d.npz"), "as_image": [1, 1, 40]},
+        params=(244, 20_000), patient=20, networks=32,
     ),
-    "fashion": Study(
-        task={"kind": "fashion-mnist", "validation": 5000}, classes=10, params=(500, 50_000), flops="5M",
-        encoding=IMAGES | {"initial_layers": [3, 5]}, epochs=12, heir_epochs=3, lr=0.2, networks=48, share=0.1,
-    ),
+    "fashion": Study(None, params=(496, 50_000), patient=20, networks=16, share=0.1),
 }  # fmt: skip
+"""The smallest size is that of the smallest founder. Fashion-MNIST (None: the file is made here) has images of 14x14,
+each pixel the mean of four, and an epoch of it is a tenth of the training rows, drawn anew for every epoch."""
+CLASSES, FLOPS, BATCH = 10, "2M", 64
 
 
 # ------------------------------------------------------------------------------------------------------ the methods
 
 METHODS = {
-    "LEMONADE, inherited weights": ("lemonade", "weights"),
-    "LEMONADE, from scratch": ("lemonade", "none"),
-    "NSGA-II, from scratch": ("nsga2", "none"),
-    "random search, from scratch": ("random", "none"),
+    "LEMONADE, inherited weights": ("lemonade", "weights", False),
+    "the same with `inherit: none`": ("lemonade", "none", False),
+    "LEMONADE, from scratch, patient": ("lemonade", "none", True),
+    "NSGA-II, from scratch, patient": ("nsga2", "none", True),
+    "random search, from scratch, patient": ("random", "none", True),
 }
 OURS, TWIN, *RIVALS = METHODS
 
 
-def recipe(study, method, seed, name):
+def recipe(study, method, seed, name, folder):
     """The recipe of one search; how long it goes on is the budget's matter."""
-    kind, inherit = METHODS[method]
+    kind, inherit, _ = METHODS[method]
     heirs = inherit == "weights"
     strategy = {
         "lemonade": {
-            "population": study.heir_founders if heirs else study.founders, "offspring": study.offspring,
-            "proposals": study.proposals, "crossover": study.crossover, "continued": study.continued * heirs,
+            "population": FOUNDERS, "offspring": OFFSPRING, "proposals": PROPOSALS, "continued": CONTINUED * heirs,
         },
-        "nsga2": {"population": study.founders, "offspring": study.offspring},
-        "random": {"population": study.offspring},
+        "nsga2": {"population": FOUNDERS, "offspring": OFFSPRING},
+        "random": {"population": OFFSPRING},
     }[kind]  # fmt: skip
     low, high = study.params
-    bounds = {"min_params": low, "params": high, "flops": study.flops}
-    ops = ["conv", "max_pool", "avg_pool", "identity"]
     return {
         "name": name,
         "seed": seed,
-        "task": study.task,
-        "encoding": {"kind": "dag", "ops": ops, "mutations": MUTATIONS, "bounds": bounds, **study.encoding},
+        "task": study.task or halved(folder),
+        "encoding": {
+            **ENCODING, "bounds": {"min_params": low, "params": high, "flops": FLOPS},
+            "initial": [] if kind == "random" else plain(folder),
+        },
         "objectives": ["error", "params"],
         "strategy": {"kind": kind, "generations": 1, **strategy},
         "estimator": {
-            "kind": "train", "epochs": epochs(study, inherit), "evaluate_every": 0, "share": study.share,
-            "device": "cpu", "precision": "fp32", "batch_size": study.batch, "augment": study.augment,
-            "optimizer": {"kind": "sgd", "lr": study.lr}, "inherit": inherit,
+            "kind": "train", "epochs": epochs(study, method), "evaluate_every": 0, "share": study.share,
+            "fresh": study.share < 1, "device": "cpu", "precision": "fp32", "batch_size": BATCH,
+            "augment": study.augment, "optimizer": {"kind": "sgd", "lr": RATE},
+            "inherit": {"distill": {"epochs": DISTILLED}} if heirs else "none",
         },
         "pool": {"kind": "serial"},
-        "final": {"epochs": study.final_epochs, "inherit": "none"},
+        "final": {"epochs": FINAL, "inherit": "none"},
     }  # fmt: skip
+
+
+def epochs(study, method):
+    """Of one training."""
+    return study.patient if METHODS[method][2] else study.epochs
+
+
+def plain(folder):
+    """Files of the plain founders."""
+    found = []
+    for width in WIDTHS:
+        wide = [
+            {"op": "conv", "channels": times * width, "kernel": 3, "norm": "batch", "activation": "relu"}
+            for times in (1, 2, 4)
+        ]
+        pool = {"op": "max_pool", "kernel": 2, "stride": 2}
+        layers = [{"op": "input"}, {"op": "output", "reduce": "mean"}, wide[0], pool, wide[1], pool, wide[2]]
+        order = [0, 2, 3, 4, 5, 6, 1]
+        genome = {
+            "encoding": "dag",
+            "format": 1,
+            "layers": [{"mark": mark, **layer} for mark, layer in enumerate(layers)],
+            "edges": [[len(layers) + at, *ends] for at, ends in enumerate(pairwise(order))],
+        }
+        path = (folder / f"plain-{width}.json").absolute()
+        written(path, lambda part, genome=genome: part.write_text(json.dumps(genome), encoding="utf-8"))
+        found.append(str(path))
+    return found
+
+
+def halved(folder):
+    """Fashion-MNIST at half the side, in a file that is made once."""
+    path = (folder / "fashion-14x14.npz").absolute()
+    if not path.exists():
+        whole = task.build(task.FashionMnistSettings())
+        rows, (x_test, y_test) = whole.load(0), whole.load_test(0)
+        x, y = np.concatenate([rows.x_train, rows.x_valid]), np.concatenate([rows.y_train, rows.y_valid])
+        written(path, lambda part: np.savez(part, x=small(x), y=y, x_test=small(x_test), y_test=y_test))
+    return {"kind": "npz", "file": str(path), "layout": "nchw", "validation": 5000}
+
+
+def written(path, write):
+    """A whole file or none, since another process may look for it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{os.getpid()}-{path.name}")
+    write(part)
+    part.replace(path)
+
+
+def small(x):
+    """Images (n, 1, h, w) with each pixel the mean of four, uint8."""
+    count, _, height, width = x.shape
+    return x.reshape(count, 1, height // 2, 2, width // 2, 2).mean((3, 5)).round().astype(np.uint8)
 
 
 def searched(study, method, seed, scale, name, runs):
     """The run of one search, begun, gone on with or read, whatever is needed."""
-    wanted, folder = recipe(study, method, seed, name), runs / name
+    wanted, folder = recipe(study, method, seed, name, runs / "given"), runs / name
     run = evonas.open(folder) if folder.exists() else evonas.start(wanted, runs=runs)
     kept = run.recipe.model_copy(update={"strategy": run.recipe.strategy.model_copy(update={"generations": 1})})
     if kept != recipes.read(wanted):
@@ -139,7 +193,7 @@ def searched(study, method, seed, scale, name, runs):
     if run.status == "interrupted":
         run = evonas.resume(run)
     epoch = epoch_samples(study, run)
-    most = study.offspring * epochs(study, METHODS[method][1]) * epoch
+    most = OFFSPRING * epoch * (epochs(study, method) + DISTILLED * (METHODS[method][1] == "weights"))
     while more := int((budget(study, scale, epoch) - sum(samples(study, run))) // most):
         run = evonas.resume(run, generations=f"+{more}")
     return run
@@ -147,22 +201,16 @@ def searched(study, method, seed, scale, name, runs):
 
 def epoch_samples(study, run):
     """Samples of one epoch: batches are full."""
-    batch = run.recipe.estimator.batch_size
-    return round(study.share * run.about["task"]["sizes"]["train"]) // batch * batch
+    return round(study.share * run.about["task"]["sizes"]["train"]) // BATCH * BATCH
 
 
 def budget(study, scale, epoch):
-    return max(study.founders, round(study.networks * scale)) * study.epochs * epoch
-
-
-def epochs(study, inherit):
-    """Of one training."""
-    return study.heir_epochs if inherit == "weights" else study.epochs
+    return round(study.networks * scale) * study.patient * epoch
 
 
 def samples(study, run):
-    """Trained samples by generation; a training that failed counts in full."""
-    full = epochs(study, run.recipe.estimator.inherit.kind) * epoch_samples(study, run)
+    """Trained samples by generation, those of distillation too; a training that failed counts in full."""
+    full = run.recipe.estimator.epochs * epoch_samples(study, run)
     spent = [0] * len(run.generations())
     for row in run.individuals():
         spent[row.birth] += row.cost.get("samples", full)
@@ -175,7 +223,7 @@ def samples(study, run):
 def volume(study, points):
     """The share of the rectangle that (error, parameters) dominate."""
     low, high = map(log10, study.params)
-    guess = 1 - 1 / study.classes
+    guess = 1 - 1 / CLASSES
     losses = [[error, log10(params)] for error, params in points]
     return pareto.hypervolume(losses, [guess, high]) / (guess * (high - low)) if losses else 0.0
 
@@ -304,8 +352,9 @@ def main():
     for name in chosen.tasks:
         results = {method: [] for method in METHODS}
         for seed in range(chosen.first, chosen.first + chosen.seeds):
-            for method, (kind, inherit) in METHODS.items():
-                called = f"{name}-{kind}-{inherit}-x{chosen.scale:g}-{seed}".replace(".", "_")
+            for method in METHODS:
+                kind, inherit, patient = METHODS[method]
+                called = f"{name}-{kind}-{inherit}{'-patient' * patient}-x{chosen.scale:g}-{seed}".replace(".", "_")
                 run = searched(STUDIES[name], method, seed, chosen.scale, called, chosen.runs)
                 results[method].append(Result.of(STUDIES[name], run, chosen.final))
                 last = results[method][-1]

@@ -340,6 +340,34 @@ def test_members_are_trained_on_each_once_a_generation() -> None:
     assert all(child.edits for child in lemonade(offspring=32).ask(state)[0])
 
 
+def test_those_trained_least_are_trained_on_first() -> None:
+    """The number of trainings is that of a member's line, and counts where a member gained nothing by it, too."""
+    search = lemonade(continued=0.4, offspring=8, population=6)
+    state, trained, chosen, gained = begin(), Counter[int](), 0, {}
+    for _ in range(12):
+        born, asked = search.ask(state)
+        again = {child.parents[0] for child in born if child.parents and not child.edits}
+        rest = {one.id for one in state.population} - again
+        assert max((trained[id] for id in again), default=0) <= min((trained[id] for id in rest), default=99)
+        for child in born:
+            trained[child.id] = trained[child.parents[0]] + 1 if child.parents else 1
+            gained[child.id] = gained.get(child.parents[0], 0.0) if child.parents else 0.0
+            gained[child.id] += 0.01 if child.parents and not child.edits and child.parents[0] % 2 else 0.0
+        trained.update(again)
+        chosen += len(again)
+        scores = [(child, judge(child)) for child in born]
+        state = search.tell(
+            asked,
+            [
+                (child, replace(one, values={**one.values, "error": one.values["error"] - gained[child.id]}))
+                for child, one in scores
+            ],
+        )
+        alive = {one.id for one in state.population}
+        assert {int(id) for id in state.memory["trained"]} == alive
+    assert chosen > 20
+
+
 def test_children_are_new_and_pass_the_screen() -> None:
     search = lemonade(screen=lambda genome: genome.genes[2] < 0.5, offspring=32)
     state = begin()
