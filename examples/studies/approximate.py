@@ -1,18 +1,18 @@
 """How much a child loses by an approximate morphism, and how much a short distillation gives back.
 
-    python examples/studies/approximate.py [seed ...]
+    python examples/studies/approximate.py [seed ...] [--params 3k 50k] [--flops 1M] [--parents 12]
 
-Scikit-learn's digits; for every seed (1, 2, 3) random layer graphs are trained for ten epochs. Twelve that learn have a
-child by every approximate morphism, at a random place: narrowed by each criterion, separated, with a smaller window,
-with one layer less, with one edge less. The table gives the validation error of the parent, of the child at birth,
-after one epoch of distillation from the parent, and, for comparison, after one epoch of ordinary training with the
-inherited weights and after one from scratch; and the share of children that distillation brings back to the parent's
-error and one point more. Everything is measured as a run measures it: by the estimator, from jobs."""
+Scikit-learn's digits; for every seed (1, 2, 3) random layer graphs within the bounds are trained for ten epochs. Twelve
+that learn have a child by every approximate morphism, at a random place: narrowed by each criterion, separated, with a
+smaller window, with one layer less, with one edge less. The table gives the validation error of the parent, of the
+child at birth, after one epoch of distillation from the parent, and, for comparison, after one epoch of ordinary
+training with the inherited weights and after one from scratch; and the share of children that distillation brings back
+to the parent's error and one point more. Everything is measured as a run measures it: by the estimator, from jobs."""
 
+import argparse
 import hashlib
 import os
 import platform
-import sys
 import tempfile
 from pathlib import Path
 from statistics import fmean
@@ -37,6 +37,7 @@ SPACE = {
     "kind": "dag", "dilations": [1, 2], "initial_layers": [2, 5],
     "bounds": {"min_params": "3k", "params": "50k", "flops": "1M"},
 }  # fmt: skip
+"""Of the random graphs; most of them are near the smallest size."""
 MUTATED, WORST = 6, 0.1
 """Most ordinary mutations of a random graph, and the largest error of one that is a parent: others learned nothing that
 could be kept."""
@@ -158,16 +159,23 @@ def table(found):
         print(f"| {name} | {len(rows)} | {errors} | {share:.0%} ± {deviation:.0%} |")
 
 
-def main(*seeds):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("seeds", nargs="*", type=int, default=[1, 2, 3])
+    parser.add_argument("--params", nargs=2, default=["3k", "50k"], metavar=("LEAST", "MOST"), help="of the graphs")
+    parser.add_argument("--flops", default="1M", help="most of a graph")
+    parser.add_argument("--parents", type=int, default=GENOMES, help="for each seed")
+    chosen = parser.parse_args()
     torch.set_num_threads(1)
+    SPACE["bounds"] = dict(zip(("min_params", "params", "flops"), (*chosen.params, chosen.flops), strict=True))
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in seeds or (1, 2, 3):
-            found += measured(seed, Path(folder))
+        for seed in chosen.seeds:
+            found += measured(seed, Path(folder), count=chosen.parents)
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()}; validation")
-    print(f"errors on digits, seeds {list(seeds or (1, 2, 3))}; distillation {DISTILL}, rate {INHERIT['lr']}\n")
+    print(f"errors on digits, seeds {chosen.seeds}, {SPACE['bounds']}; distillation {DISTILL}, rate {INHERIT['lr']}\n")
     table(found)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()
