@@ -3,12 +3,12 @@
     python examples/studies/inheritance.py [--tasks digits mnist1d fashion] [--seeds 5] [--scale 1.0] [--runs FOLDER]
 
 Searches of the same space, for every seed on the same split of the same rows: LEMONADE with inherited weights; its
-twin, the same recipe with `inherit: none`; NSGA-II and random search, from scratch as well. All train every network for
-`epochs`, founders and children alike, so that only what a child begins with sets the first two apart. That is short for
-weights that begin at random, and whoever may choose trains longer then: one NSGA-II more has `patient` epochs. All
-evolutions begin with the same eight networks, four plain ones and four random ones. All searches end with the same
-number of trained samples, those of founders and of distillation counted: each goes on as long as one more generation
-cannot pass the budget.
+twin, the same recipe with `inherit: none` and therefore without `continued`, which has no weights to go on from; NSGA-
+II and random search, from scratch as well. All train every network for `epochs`, founders and children alike. That is
+short for weights that begin at random, and whoever may choose trains longer then: one NSGA-II more has `patient`
+epochs. All evolutions begin with the same eight networks, four plain ones and four random ones. All searches end with
+the same number of trained samples, those of founders and of distillation counted: each goes on as long as one more
+generation cannot pass the budget.
 
 The hypervolume is that of validation error and log10 of the parameters below the error of guessing and the largest
 size, as a share of the rectangle down to error 0 and the smallest size. Validation rows were seen by the search, and
