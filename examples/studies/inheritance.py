@@ -306,7 +306,8 @@ def report(name, results, final):
     print(f"\n## {name}, {seeds} seeds\n\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
     for method, found in results.items():
         cells = [spread([one.volumes[-1] for one in found]), spread([one.test for one in found])]
-        cells += [spread([one.anew for one in found])] * final
+        if final:
+            cells.append(spread([one.anew for one in found]))
         cells += [spread([one.samples[-1] for one in found], 0), spread([one.networks for one in found], 0)]
         cells += [spread([one.seconds for one in found], 0)]
         failed = sum(one.failed for one in found)
