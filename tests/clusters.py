@@ -22,8 +22,9 @@ os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
 
 
 def kinds(table: Any) -> list[Any]:
-    """The kinds of pools as parameters; `ray` is skipped where it is not installed."""
-    return [pytest.param(kind, marks=needs_ray if kind == "ray" else ()) for kind in table]
+    """The kinds of pools as parameters; `ray`, whose workers load torch anew, is slow, and skipped where it is not
+    installed."""
+    return [pytest.param(kind, marks=[needs_ray, pytest.mark.slow] if kind == "ray" else ()) for kind in table]
 
 
 @contextmanager

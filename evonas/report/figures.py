@@ -20,7 +20,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from evonas import pareto
@@ -359,8 +359,8 @@ def breadth(words: str, size: float, bold: bool) -> float:
     """How wide a text is, in inches."""
     if not words.strip():
         return 0.0
-    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    return float(TextPath((0, 0), words, size=size, prop=font).get_extents().width) / 72
+    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal", size=size)
+    return float(text_to_path.get_text_width_height_descent(words, font, ismath=False)[0]) / 72
 
 
 def headed(title: str, facts: Sequence[str], sides: tuple[float, float], bottom: float) -> tuple[Figure, Axes]:

@@ -62,7 +62,7 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_every_view_opens_in_both_themes(page: Page, folder: Path, shots: Path, theme: str) -> None:
     page.theme(theme)
     before = _hashed(folder)

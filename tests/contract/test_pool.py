@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,10 @@ RECIPE: dict[str, Any] = {
     "final": estimate.FinalSettings(epochs=1, share=0.3).model_dump(mode="json"),
 }
 
-KINDS = {kind: settings() for kind, settings in pool.TABLE.items() if kind != "ray" or clusters.HAS_RAY}
-if clusters.HAS_RAY:
-    KINDS["ray"] = pool.RaySettings(workers=1)  # each worker there loads torch anew
+KINDS: dict[str, Any] = {
+    kind: settings(workers=1) if kind == "ray" else settings() for kind, settings in pool.TABLE.items()
+}
+OTHERS = [kind for kind in clusters.kinds(pool.TABLE) if kind.values != ("serial",)]
 
 INHERITING: dict[str, Any] = {
     **RECIPE,
@@ -45,20 +45,27 @@ def jobs(count: int) -> list[Job]:
     return [Job(i, 50 + i, space.to_json(space.random(rng, book))) for i in range(count)]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """One for all pools of kind ray, where there is Ray."""
-    with clusters.joined() if clusters.HAS_RAY else nullcontext():
+    """One for all pools of kind ray."""
+    with clusters.joined():
         yield
 
 
 @pytest.fixture(scope="module", params=clusters.kinds(pool.TABLE))
 def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     scratch = tmp_path_factory.mktemp("pool") / "scratch"
-    built = pool.build(KINDS[request.param], RECIPE, scratch)
+    built = made(request, request.param, RECIPE, scratch)
     yield built
     built.close()
     assert not scratch.exists()
+
+
+def made(request: pytest.FixtureRequest, kind: str, recipe: dict[str, Any], scratch: Path, **asked: bool) -> Pool:
+    """A pool; those of kind ray share one cluster."""
+    if kind == "ray":
+        request.getfixturevalue("cluster")
+    return pool.build(KINDS[kind], recipe, scratch, **asked)
 
 
 def bits(workers: Pool, todo: list[Job]) -> dict[int, Any]:
@@ -101,15 +108,26 @@ def heirs(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
     return [*made, replace(made[0], id=20, parents=(replace(left, sha256="0" * 64),))]
 
 
-def test_inherited_weights_are_carried_to_every_pool(heirs: list[Job], tmp_path: Path) -> None:
-    built = [pool.build(settings, INHERITING, tmp_path / kind) for kind, settings in KINDS.items()]
-    first, *others = (bits(one, heirs) for one in built)
-    for one in built:
-        one.close()
-    assert [first[job.id][0]["status"] for job in heirs] == ["ok", "ok", "ok", "failed"]
-    assert "do not have the SHA-256" in first[20][0]["reason"]
-    assert all("valid_error" in first[id][0]["curve"][0] and first[id][0]["curve"][0]["epoch"] == 0 for id in (10, 11))
-    assert all(other == first for other in others)
+@pytest.fixture(scope="module")
+def inherited(heirs: list[Job], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+    return bits(pool.build(pool.SerialSettings(), INHERITING, tmp_path_factory.mktemp("serial")), heirs)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_inherited_weights_are_carried_to_every_pool(
+    request: pytest.FixtureRequest, heirs: list[Job], inherited: dict[int, Any], tmp_path: Path, kind: str
+) -> None:
+    other = made(request, kind, INHERITING, tmp_path / "scratch")
+    assert bits(other, heirs) == inherited
+    other.close()
+
+
+def test_inherited_weights_are_looked_at_before_they_are_trained(heirs: list[Job], inherited: dict[int, Any]) -> None:
+    assert [inherited[job.id][0]["status"] for job in heirs] == ["ok", "ok", "ok", "failed"]
+    assert "do not have the SHA-256" in inherited[20][0]["reason"]
+    assert all(
+        "valid_error" in inherited[id][0]["curve"][0] and inherited[id][0]["curve"][0]["epoch"] == 0 for id in (10, 11)
+    )
 
 
 def test_a_genome_that_cannot_be_built_fails_alone(workers: Pool, expected: dict[int, Any]) -> None:
@@ -164,10 +182,12 @@ def test_the_epochs_of_a_search_are_not_told(tmp_path: Path) -> None:
     assert not told
 
 
-def test_the_final_training_is_the_same_in_every_pool(tmp_path: Path) -> None:
-    built = [pool.build(settings, RECIPE, tmp_path / kind, final=True) for kind, settings in KINDS.items()]
-    first, *others = (bits(one, jobs(1)) for one in built)
-    for one in built:
-        one.close()
-    assert first[0][0]["status"] == "ok"
-    assert all(other == first for other in others)
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_final_training_is_the_same_in_every_pool(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    serial = bits(pool.build(pool.SerialSettings(), RECIPE, tmp_path / "serial", final=True), jobs(1))
+    other = made(request, kind, RECIPE, tmp_path / "scratch", final=True)
+    assert bits(other, jobs(1)) == serial
+    other.close()
+    assert serial[0][0]["status"] == "ok"
