@@ -1,13 +1,16 @@
 """How much a child loses by an approximate morphism, and how much a short distillation gives back.
 
-    python examples/studies/approximate.py [seed ...] [--params 3k 50k] [--flops 1M] [--parents 12]
+    python examples/studies/approximate.py [seed ...] [--params 3k 50k] [--flops 1M] [--parents 12] [--long]
 
 Scikit-learn's digits; for every seed (1, 2, 3) random layer graphs within the bounds are trained for ten epochs. Twelve
 that learn have a child by every approximate morphism, at a random place: narrowed by each criterion, separated, with a
 smaller window, with one layer less, with one edge less. The table gives the validation error of the parent, of the
 child at birth, after one epoch of distillation from the parent, and, for comparison, after one epoch of ordinary
 training with the inherited weights and after one from scratch; and the share of children that distillation brings back
-to the parent's error and one point more. Everything is measured as a run measures it: by the estimator, from jobs."""
+to the parent's error and one point more. Everything is measured as a run measures it: by the estimator, from jobs.
+
+`--long` asks instead what could be given back at all: the share within one point after the distillation and as many
+epochs more as the parent had, after as many from scratch, and that of the parents themselves, trained again."""
 
 import argparse
 import hashlib
@@ -137,10 +140,26 @@ def measured(seed, folder, distill=DISTILL, inherit=INHERIT, kinds=KINDS, count=
             yield kind, prune, row
 
 
-def back(rows):
-    """Share of the children whose distilled error is their parent's and a point more at most, with its standard error
-    from 1,000 draws of children with replacement."""
-    good = torch.tensor([float(row[2] <= row[0] + POINT + 1e-9) for row in rows])
+def longer(seed, folder, count):
+    """Rows (morphism, criterion, errors of the parent, of the child after long training, after as long a one from
+    scratch, and of the parent's graph trained again)."""
+    taught = estimator(seed, EPOCHS, {**INHERIT, "epochs": EPOCHS, "prune": "activation", "distill": DISTILL})
+    scratch = estimator(seed, EPOCHS)
+    for number, family, rng, book in families(seed, folder, count):
+        again = error(scratch.estimate(family.job([], seed_of(seed, "again", number), heir=False)))
+        for kind in dict(KINDS):
+            edit = place(family.own, kind, family.genome, rng, book)
+            if edit is not None:
+                key = seed_of(seed, f"child/{kind}", number)
+                trained = error(taught.estimate(family.job([edit], key)))
+                new = error(scratch.estimate(family.job([edit], key, heir=False)))
+                yield kind, "activation", [family.error, trained, new, again]
+
+
+def back(rows, at=2):
+    """Share of the children whose distilled error is their parent's and a point more at most, or whose error in another
+    column is, with its standard error from 1,000 draws of children with replacement."""
+    good = torch.tensor([float(row[at] <= row[0] + POINT + 1e-9) for row in rows])
     draws = generator(0, "bootstrap").integers(len(good), size=(1000, len(good)))
     return good.mean().item(), good[torch.from_numpy(draws)].mean(1).std().item()
 
@@ -165,16 +184,24 @@ def main():
     parser.add_argument("--params", nargs=2, default=["3k", "50k"], metavar=("LEAST", "MOST"), help="of the graphs")
     parser.add_argument("--flops", default="1M", help="most of a graph")
     parser.add_argument("--parents", type=int, default=GENOMES, help="for each seed")
+    parser.add_argument("--long", action="store_true", help="what long trainings give back")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     SPACE["bounds"] = dict(zip(("min_params", "params", "flops"), (*chosen.params, chosen.flops), strict=True))
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in chosen.seeds:
-            found += measured(seed, Path(folder), count=chosen.parents)
+            found += (longer if chosen.long else measured)(seed, Path(folder), count=chosen.parents)
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()}; validation")
     print(f"errors on digits, seeds {chosen.seeds}, {SPACE['bounds']}; distillation {DISTILL}, rate {INHERIT['lr']}\n")
-    table(found)
+    if chosen.long:
+        rows, names = [row for *_, row in found], ("inherited weights", "from scratch", "the parents again")
+        told = [
+            f"{name} {share:.0%} ± {off:.0%}" for at, name in enumerate(names, 1) for share, off in [back(rows, at)]
+        ]
+        print(f"{len(rows)} children, within a point after {EPOCHS} epochs: {', '.join(told)}")
+    else:
+        table(found)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from selenium.webdriver.remote.webelement import WebElement
 import evonas
 from evonas.dashboard.server import Server
 from tests import fabricated
+from tests.conftest import once
 from tests.fabricated import Made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,9 +67,13 @@ REASONS = ["<script>hacked()</script>", "<img src=x onerror=hacked()>", "loss is
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of every kind."""
-    runs = tmp_path_factory.mktemp("browser") / "runs"
-    runs.mkdir()
+    """Runs of every kind, this process's own."""
+    return Path(
+        shutil.copytree(once(tmp_path_factory, "every-kind", every_kind), tmp_path_factory.mktemp("browser") / "runs")
+    )
+
+
+def every_kind(runs: Path) -> None:
     shutil.copytree(ROOT / "runs" / "sample-digits", runs / "sample-digits")
     for recipe in (INHERITING, NEAT):
         evonas.start(recipe, runs=runs).close()
@@ -85,7 +90,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, name in enumerate(HOSTILE):
         made = Made(fabricated.RECIPE, 8, 3, failures=REASONS, failing=0.3)
         fabricated.write(runs / f"hostile-{i}", made).rename(runs / name)
-    return runs
 
 
 @pytest.fixture(scope="session")

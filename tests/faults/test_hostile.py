@@ -28,7 +28,7 @@ from evonas.report import document, html, tables
 from evonas.store import Store
 from tests import fabricated
 from tests.clusters import needs_ray
-from tests.conftest import Call
+from tests.conftest import Call, once
 from tests.fabricated import Made
 from tests.faults import eater
 from tests.faults.corpus import CORPUS
@@ -50,9 +50,12 @@ def told(module: str, *arguments: object, seconds: float) -> Any:
 
 
 @pytest.fixture(scope="session")
-def eaten() -> dict[str, Any]:
+def eaten(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What became of the corpus, eaten by one process."""
-    found: dict[str, Any] = told("corpus", seconds=280)
+    folder = once(
+        tmp_path_factory, "eaten", lambda part: (part / "found").write_text(json.dumps(told("corpus", seconds=280)))
+    )
+    found: dict[str, Any] = json.loads((folder / "found").read_text())
     return found
 
 
