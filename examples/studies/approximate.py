@@ -141,8 +141,8 @@ def measured(seed, folder, distill=DISTILL, inherit=INHERIT, kinds=KINDS, count=
 
 
 def longer(seed, folder, count):
-    """Rows (morphism, criterion, errors of the parent, of the child after long training, after as long a one from
-    scratch, and of the parent's graph trained again)."""
+    """Rows (errors of the parent, of the child after long training, after as long a one from scratch, and of the
+    parent's graph trained again)."""
     taught = estimator(seed, EPOCHS, {**INHERIT, "epochs": EPOCHS, "prune": "activation", "distill": DISTILL})
     scratch = estimator(seed, EPOCHS)
     for number, family, rng, book in families(seed, folder, count):
@@ -153,7 +153,7 @@ def longer(seed, folder, count):
                 key = seed_of(seed, f"child/{kind}", number)
                 trained = error(taught.estimate(family.job([edit], key)))
                 new = error(scratch.estimate(family.job([edit], key, heir=False)))
-                yield kind, "activation", [family.error, trained, new, again]
+                yield [family.error, trained, new, again]
 
 
 def back(rows, at=2):
@@ -195,11 +195,10 @@ def main():
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()}; validation")
     print(f"errors on digits, seeds {chosen.seeds}, {SPACE['bounds']}; distillation {DISTILL}, rate {INHERIT['lr']}\n")
     if chosen.long:
-        rows, names = [row for *_, row in found], ("inherited weights", "from scratch", "the parents again")
-        told = [
-            f"{name} {share:.0%} ± {off:.0%}" for at, name in enumerate(names, 1) for share, off in [back(rows, at)]
-        ]
-        print(f"{len(rows)} children, within a point after {EPOCHS} epochs: {', '.join(told)}")
+        print(f"{len(found)} children; within a point after {EPOCHS} epochs:")
+        for at, name in enumerate(("inherited weights", "from scratch", "the parents again"), start=1):
+            share, deviation = back(found, at)
+            print(f"  {name} {share:.0%} ± {deviation:.0%}")
     else:
         table(found)
 

@@ -67,13 +67,13 @@ REASONS = ["<script>hacked()</script>", "<img src=x onerror=hacked()>", "loss is
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of every kind, this process's own."""
-    return Path(
-        shutil.copytree(once(tmp_path_factory, "every-kind", every_kind), tmp_path_factory.mktemp("browser") / "runs")
-    )
+    """Runs of every kind; a copy, since another process's browser must not change what this one's test has hashed."""
+    filled = once(tmp_path_factory, "every-kind", every_kind)
+    return Path(shutil.copytree(filled, tmp_path_factory.mktemp("browser") / "runs"))
 
 
 def every_kind(runs: Path) -> None:
+    """Fills a folder with runs."""
     shutil.copytree(ROOT / "runs" / "sample-digits", runs / "sample-digits")
     for recipe in (INHERITING, NEAT):
         evonas.start(recipe, runs=runs).close()

@@ -55,13 +55,13 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="module", params=clusters.kinds(pool.TABLE))
 def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     scratch = tmp_path_factory.mktemp("pool") / "scratch"
-    built = made(request, request.param, RECIPE, scratch)
+    built = joined(request, request.param, RECIPE, scratch)
     yield built
     built.close()
     assert not scratch.exists()
 
 
-def made(request: pytest.FixtureRequest, kind: str, recipe: dict[str, Any], scratch: Path, **asked: bool) -> Pool:
+def joined(request: pytest.FixtureRequest, kind: str, recipe: dict[str, Any], scratch: Path, **asked: bool) -> Pool:
     """A pool; those of kind ray share one cluster."""
     if kind == "ray":
         request.getfixturevalue("cluster")
@@ -117,12 +117,14 @@ def inherited(heirs: list[Job], tmp_path_factory: pytest.TempPathFactory) -> dic
 def test_inherited_weights_are_carried_to_every_pool(
     request: pytest.FixtureRequest, heirs: list[Job], inherited: dict[int, Any], tmp_path: Path, kind: str
 ) -> None:
-    other = made(request, kind, INHERITING, tmp_path / "scratch")
+    other = joined(request, kind, INHERITING, tmp_path / "scratch")
     assert bits(other, heirs) == inherited
     other.close()
 
 
-def test_inherited_weights_are_looked_at_before_they_are_trained(heirs: list[Job], inherited: dict[int, Any]) -> None:
+def test_heirs_are_looked_at_at_birth_and_one_with_a_wrong_file_fails_alone(
+    heirs: list[Job], inherited: dict[int, Any]
+) -> None:
     assert [inherited[job.id][0]["status"] for job in heirs] == ["ok", "ok", "ok", "failed"]
     assert "do not have the SHA-256" in inherited[20][0]["reason"]
     assert all(
@@ -187,7 +189,7 @@ def test_the_final_training_is_the_same_in_every_pool(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
     serial = bits(pool.build(pool.SerialSettings(), RECIPE, tmp_path / "serial", final=True), jobs(1))
-    other = made(request, kind, RECIPE, tmp_path / "scratch", final=True)
+    other = joined(request, kind, RECIPE, tmp_path / "scratch", final=True)
     assert bits(other, jobs(1)) == serial
     other.close()
     assert serial[0][0]["status"] == "ok"
