@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export OMP_WAIT_POLICY = passive
+unexport PYTHONDONTWRITEBYTECODE  # the tests start processes by the hundred: each would compile evonas anew
 
 .PHONY: help run test slow faults lint benchmark clean
 

@@ -773,7 +773,7 @@ class TrainEstimator:
         began, chosen = time.monotonic(), look.settings.inherit
         family = parents(job.parents, self._encoding, chosen.moments)
         seed = seed_of(job.seed, "weights")
-        given = inherit(self._encoding, family, job.edits, genome, seed, self._probe(job.seed))
+        given = inherit(look.encoding, family, job.edits, genome, seed, self._probe(look.rows, job.seed))
         network = phenotype.build(look.plan)
         phenotype.load(network, given.tensors)
         placed = mode.place(network)
@@ -813,11 +813,11 @@ class TrainEstimator:
         ledger = {**begun.ledger, f"{when}_error": error["valid_error"]}
         return replace(begun, curve=(point,) if when == "birth" else begun.curve, ledger=ledger)
 
-    def _probe(self, seed: int) -> Probe:
-        """Training rows for what looks at data; drawn by the job's seed."""
+    def _probe(self, rows: Rows, seed: int) -> Probe:
+        """Training rows for what looks at data, as the training will see them; drawn by the job's seed."""
         draws = torch.Generator().manual_seed(seed_of(seed, "probe"))
-        chosen = torch.randperm(len(self._rows.x_train), generator=draws)[:PROBE_ROWS].to(self.device)
-        x, y = self._rows.inputs(self._rows.x_train[chosen]), self._rows.y_train[chosen]
+        chosen = torch.randperm(len(rows.x_train), generator=draws)[:PROBE_ROWS].to(self.device)
+        x, y = rows.inputs(rows.drawn(chosen)), rows.y_train[chosen]
         return Probe(x.cpu(), y.cpu(), self._settings.inherit.prune)
 
     def _tidy(self) -> None:

@@ -74,7 +74,7 @@ class _Target:
         chosen = np.sort(rng.permutation(spots)[:SAMPLES])
         self.at = [torch.from_numpy(one) for one in np.unravel_index(chosen, (len(output), *self.size))]
         found = output.movedim(1, -1)[tuple(self.at)]
-        self.values = (found if kept is None else found[:, torch.from_numpy(kept)]).double()
+        self.values = found if kept is None else found[:, torch.from_numpy(kept)]
 
     def fits(self, step: Step) -> bool:
         """Whether a step has as many channels, and an image where this is one."""
@@ -146,26 +146,26 @@ def _observe(norm: Any, x: Tensor) -> None:
 def _seen(part: Any, x: Tensor, at: Sequence[Tensor]) -> Tensor:
     """What a filter looks at in each place, (samples, numbers per filter)."""
     if isinstance(part, nn.Linear):
-        return x[at[0]].double()
+        return x[at[0]]
     (ph, pw), (dh, dw), (sh, sw), (kh, kw) = part.padding, part.dilation, part.stride, part.kernel_size
     padded = nn.functional.pad(x, (pw, pw, ph, ph))
     row, vertical, horizontal = at
     down = (vertical * sh)[:, None] + dh * torch.arange(kh)
     along = (horizontal * sw)[:, None] + dw * torch.arange(kw)
     windows = padded.movedim(1, -1)[row[:, None, None], down[:, :, None], along[:, None, :]]
-    return windows.movedim(-1, 1).reshape(len(row), -1).double()
+    return windows.movedim(-1, 1).reshape(len(row), -1)
 
 
 def _fit(part: Any, seen: Tensor, wanted: Tensor, free: bool) -> None:
     """Ridge regression from the weights that are there; with a free constant where a bias or a batch norm takes it."""
-    weight = part.weight.flatten(1).double()
+    weight = part.weight.flatten(1)
     middle, aim = (seen.mean(0), wanted.mean(0)) if free else (torch.zeros(1), torch.zeros(1))
     centred = seen - middle
     rest = wanted - aim - centred @ weight.T
-    square = centred.T @ centred
+    square, product = (centred.T @ centred).double(), (centred.T @ rest).double()
     scale = square.diagonal().mean().clamp_min(1e-12)
     square.diagonal().add_(RIDGE * scale)
-    weight = weight + torch.linalg.solve(square, centred.T @ rest).T
-    part.weight.copy_(weight.view(part.weight.shape))
+    change = torch.linalg.solve(square, product).T
+    part.weight.copy_(part.weight.double() + change.view(part.weight.shape))
     if part.bias is not None:
-        part.bias.copy_(aim - weight @ middle)
+        part.bias.copy_(aim - part.weight.flatten(1) @ middle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,29 @@ WRITES = [
 ]
 
 
+OUTCOMES: dict[str, Outcome] = {}
+
+
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was trained before is looked up, since equal jobs give equal outcomes; the parents' weights must be there."""
+    from evonas.estimate.train import TrainEstimator
+
+    whole = TrainEstimator.estimate
+
+    def estimate(self: TrainEstimator, job: Job) -> Outcome:
+        for parent in job.parents:
+            assert hashlib.sha256(Path(parent.path).read_bytes()).hexdigest() == parent.sha256
+        anywhere = tuple(replace(parent, path="") for parent in job.parents)
+        key = f"{self._settings} {replace(job, parents=anywhere)}"
+        if key not in OUTCOMES:
+            OUTCOMES[key] = whole(self, job)
+        return OUTCOMES[key]
+
+    monkeypatch.setattr(TrainEstimator, "estimate", estimate)
+
+
+@pytest.mark.usefixtures("looked_up")
 @pytest.mark.parametrize(("small", "method"), WRITES)
 @pytest.mark.parametrize("after", [False, True])
 def test_dies_at_every_write(
