@@ -53,3 +53,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find evonas tests examples -name __pycache__ -prune -exec rm -rf {} +
