@@ -451,6 +451,7 @@ def _ok(folder: Path) -> list[int]:
         return [row.id for row in run.individuals() if row.status == "ok"]
 
 
+@pytest.mark.slow
 def test_a_search_in_another_process_is_followed_until_it_is_stopped(going_on: tuple[Page, Path]) -> None:
     page, runs = going_on
     runs.mkdir()

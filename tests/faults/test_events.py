@@ -22,6 +22,7 @@ import pytest
 import evonas
 from evonas.recipe import read
 from evonas.yaml import dump
+from tests.conftest import once
 from tests.faults.nursery import PATIENCE, ROOT, Nursery, alive, fair, until
 from tests.faults.test_driver_kills import RUNS, digest, heard, lasting, standing
 
@@ -67,8 +68,8 @@ def small() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def calm(small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run whose children inherited weights."""
-    return evonas.start(small, name="run", runs=tmp_path_factory.mktemp("calm")).folder
+    """A finished run whose children inherited weights; nobody changes it."""
+    return once(tmp_path_factory, "calm-heirs", lambda runs: evonas.start(small, name="run", runs=runs).close()) / "run"
 
 
 @pytest.fixture
