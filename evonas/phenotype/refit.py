@@ -165,7 +165,6 @@ def _fit(part: Any, seen: Tensor, wanted: Tensor, free: bool) -> None:
     square, product = (centred.T @ centred).double(), (centred.T @ rest).double()
     scale = square.diagonal().mean().clamp_min(1e-12)
     square.diagonal().add_(RIDGE * scale)
-    change = torch.linalg.solve(square, product).T
-    part.weight.copy_(part.weight.double() + change.view(part.weight.shape))
+    part.weight.add_(torch.linalg.solve(square, product).T.reshape(part.weight.shape))
     if part.bias is not None:
         part.bias.copy_(aim - part.weight.flatten(1) @ middle)
