@@ -113,21 +113,6 @@ def _loss(trial: Trial, _: Measure) -> Reading:
     return Reading(float(loss(trial.outputs, trial.targets)))
 
 
-def _flops(trial: Trial, _: Measure) -> Reading:
-    """One sample's forward pass as torch counts it: on the meta device, where no backend hides its operations."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from evonas.phenotype import network
-
-    if trial.plan.is_graph:  # its network multiplies by whole matrices, most of them zeros
-        return Reading(float(trial.plan.flops))
-    twin = network.build(trial.plan, None, "meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        twin(torch.empty(1, *trial.input, device="meta"))
-    return Reading(float(counter.get_total_flops()))
-
-
 def _latency(trial: Trial, settings: Measure) -> Reading:
     """Median time of one forward pass in ms (torch.utils.benchmark, blocked autorange)."""
     import torch
@@ -190,7 +175,7 @@ TABLE: dict[str, Entry] = {
         Entry(Objective("accuracy", direction="max"), of_trial=_accuracy, tasks=("classification",)),
         Entry(Objective("loss"), of_trial=_loss),
         Entry(Objective("params", cheap=True), lambda plan: plan.params, tasks=ANY),
-        Entry(Objective("flops", "FLOP", cheap=True), lambda plan: plan.flops, _flops, tasks=ANY),
+        Entry(Objective("flops", "FLOP", cheap=True), lambda plan: plan.flops, tasks=ANY),
         Entry(Objective("memory", "B", cheap=True), lambda plan: plan.memory, tasks=ANY),
         Entry(Objective("depth", "layers", cheap=True), lambda plan: plan.depth, tasks=ANY),
         Entry(Objective("links", cheap=True), _links, tasks=ANY),

@@ -6,8 +6,6 @@ from __future__ import annotations
 import gc
 
 import psutil  # noqa: F401
-import torch._dynamo  # every optimiser imports it at its first step, which takes 1.5 s
-import torch.utils.flop_counter  # noqa: F401
 
 from evonas import encoding, estimate, task
 from evonas.core import Settings

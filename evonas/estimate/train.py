@@ -342,6 +342,22 @@ def rate(schedule: Schedule, at: float, epochs: float) -> float:
     return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * min(since / period, 1.0)))
 
 
+def _direct(method: Any) -> Any:
+    """A method of torch's optimisers without what torch.compile needs around it, which imports torch._dynamo at the
+    first step: as long as importing torch itself, in every process that trains."""
+    return getattr(method, "__wrapped__", method)
+
+
+class _Sgd(torch.optim.SGD):
+    add_param_group = _direct(torch.optim.SGD.add_param_group)
+    step = torch.no_grad()(_direct(torch.optim.SGD.step))
+
+
+class _AdamW(torch.optim.AdamW):
+    add_param_group = _direct(torch.optim.AdamW.add_param_group)
+    step = torch.no_grad()(_direct(torch.optim.AdamW.step))
+
+
 def optimiser(network: nn.Module, settings: Optimizer, device: torch.device) -> torch.optim.Optimizer:
     """SGD or AdamW, in one fused kernel where the device has it; weight decay acts on kernels and matrices alone."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -353,8 +369,8 @@ def optimiser(network: nn.Module, settings: Optimizer, device: torch.device) -> 
     fused = device.type in ("cpu", "cuda")
     if settings.kind == "sgd":
         momentum, nesterov = settings.momentum or 0.0, bool(settings.nesterov)
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, fused=fused)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas or (0.9, 0.999), fused=fused)
+        return _Sgd(groups, lr=settings.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+    return _AdamW(groups, lr=settings.lr, betas=settings.betas or (0.9, 0.999), fused=fused)
 
 
 class _Average:

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -49,14 +50,31 @@ KNOWN = {
 }
 
 
+_FILES = {"digits": "digits.csv.gz", "iris": "iris.csv", "wine": "wine_data.csv", "breast_cancer": "breast_cancer.csv"}
+"""In scikit-learn's package: comma-separated, the target last, all but that of digits under one line of names."""
+
+
 def _bundled(kind: str, settings: TaskSettings) -> Source:
     """A set of scikit-learn; digits as uint8 images of 0..16."""
+    x, y = _shipped(kind)
+    if kind == "digits":
+        x = x.reshape(-1, 8, 8).astype(np.uint8)
+    form = Form().like(KNOWN[kind])
+    return Source(rows(x, y, Origin(kind), Origin(kind), form))
+
+
+def _shipped(kind: str) -> tuple[Array, Array]:
+    """Inputs and targets, from the file where it is known: importing scikit-learn takes as long as importing torch."""
+    package = find_spec("sklearn")
+    if package is not None and package.origin is not None and kind in _FILES:
+        path = Path(package.origin).parent / "datasets" / "data" / _FILES[kind]
+        if path.exists():
+            table = np.loadtxt(path, delimiter=",", skiprows=0 if kind == "digits" else 1)
+            return table[:, :-1], table[:, -1].astype(int)
     from sklearn import datasets
 
     bunch = getattr(datasets, f"load_{kind}")()
-    x = bunch.images.astype(np.uint8) if kind == "digits" else bunch.data
-    form = Form().like(KNOWN[kind])
-    return Source(rows(x, bunch.target, Origin(kind), Origin(kind), form))
+    return bunch.data, bunch.target
 
 
 # ---------------------------------------------------------------------------------------------------- NumPy files

@@ -13,7 +13,7 @@ import pytest
 from evonas import task
 from evonas.core import DataError, EvonasError, RecipeError
 from evonas.imported import Imported
-from evonas.task import ArraysSettings, CsvSettings, FunctionSettings, NpzSettings
+from evonas.task import ArraysSettings, CsvSettings, FunctionSettings, NpzSettings, table
 from evonas.task.data import SplitTask
 from evonas.task.table import KNOWN
 
@@ -52,6 +52,21 @@ def test_the_sets_of_scikit_learn_have_their_known_sizes_and_classes(
     if counts:
         assert np.bincount(source.y).tolist() == counts
         assert source.shape.labels == tuple(map(str, getattr(datasets, f"load_{kind}")().target_names))
+
+
+@pytest.mark.parametrize("kind", ["digits", "iris", "wine", "breast_cancer"])
+def test_rows_are_those_of_scikit_learns_loaders_with_and_without_its_file(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn import datasets
+
+    with monkeypatch.context() as only:
+        only.delattr(datasets, f"load_{kind}")
+        read = table._shipped(kind)
+    monkeypatch.setitem(table._FILES, kind, "moved.csv")
+    for x, y in (read, table._shipped(kind)):
+        bunch = getattr(datasets, f"load_{kind}")()
+        assert np.array_equal(x, bunch.data) and np.array_equal(y, bunch.target)
 
 
 def test_digits_are_small_grey_images() -> None:
