@@ -62,7 +62,8 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_view_opens_in_both_themes(page: Page, folder: Path, shots: Path, theme: str) -> None:
     page.theme(theme)
     before = _hashed(folder)
