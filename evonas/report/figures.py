@@ -161,13 +161,17 @@ def front(
     """A scatter of two objectives: every individual faint, the front strong with its staircase, the knee marked.
 
     `points` maps an individual's id to its two values (those not finite are left out), `front` holds the ids on the
-    front, which may come from more objectives than two: the staircase joins those that are best in the two shown."""
+    front, which may come from more objectives than two: the staircase joins those that are best in the two shown. Bad
+    individuals for which an axis would be far longer lie at its end, as triangles."""
     seen = {id: point for id, point in points.items() if all(map(math.isfinite, point))}
     best = {id: seen[id] for id in front if id in seen}
     others = {id: point for id, point in seen.items() if id not in best}
     figure, ax = _figure(title)
+    for i, axis in enumerate((ax.xaxis, ax.yaxis)):
+        axis.set_label_text(_label(axes[i]))
+        _scale(axis, _column(seen, i))
     if others:
-        ax.scatter(_column(others, 0), _column(others, 1), s=16, color=FAINT, alpha=0.45, linewidths=0, label="others")
+        _scatter_others(ax, axes, best, others)
     if best:
         ax.plot(*_staircase(axes, list(best.values())), color=PALETTE[0], linewidth=1.6, alpha=0.65, zorder=3)
         ax.scatter(_column(best, 0), _column(best, 1), s=38, color=PALETTE[0], edgecolors="white", linewidths=0.8,
@@ -175,9 +179,6 @@ def front(
     if knee is not None and knee in best:
         ax.scatter(*best[knee], s=150, marker="D", color=PALETTE[1], edgecolors="white", linewidths=1.2, zorder=5,
                    label=f"knee: individual {knee}")  # fmt: skip
-    for axis, objective, values in ((ax.xaxis, axes[0], _column(seen, 0)), (ax.yaxis, axes[1], _column(seen, 1))):
-        axis.set_label_text(_label(objective))
-        _scale(axis, values)
     _limits(ax, axes)
     if seen:
         ax.legend(loc="best")
@@ -400,6 +401,46 @@ def empty(ax: Axes, why: str) -> Figure:
     ax.set_yticks([])
     assert isinstance(ax.figure, Figure)
     return ax.figure
+
+
+_CROWD, _LONGER = 0.9, 1.5
+"""Share of the others, the best of them, that an axis shows in any case, and how much longer the rest may make it."""
+
+
+def _scatter_others(
+    ax: Axes,
+    axes: tuple[Objective, Objective],
+    best: Mapping[int, tuple[float, float]],
+    others: Mapping[int, tuple[float, float]],
+) -> None:
+    """Those that are not on the front; far worse ones at the end of their axis."""
+    style: dict[str, Any] = {"color": FAINT, "alpha": 0.45, "linewidths": 0}
+    shown, far = dict(others), {}
+    for i, axis, marker in ((0, ax.xaxis, "<>"), (1, ax.yaxis, "v^")):
+        lower = axes[i].direction == "min"
+        end = _end(_column(best, i), _column(others, i), lower, axis.get_scale() == "log")
+        for id, point in shown.items():
+            if end is not None and (point[i] > end if lower else point[i] < end):
+                shown[id] = (end, point[1]) if i == 0 else (point[0], end)
+                far[id] = marker[lower]
+    near = {id: point for id, point in shown.items() if id not in far}
+    ax.scatter(_column(near, 0), _column(near, 1), s=16, label="others", **style)
+    for number, marker in enumerate(sorted(set(far.values()))):
+        placed = {id: shown[id] for id, one in far.items() if one == marker}
+        label = None if number else f"{len(far):,} beyond"
+        ax.scatter(_column(placed, 0), _column(placed, 1), s=26, marker=marker, label=label, **style)
+
+
+def _end(best: Sequence[float], others: Sequence[float], lower: bool, logarithmic: bool) -> float | None:
+    """Where an axis ends that far worse values would squeeze, in the axis' own unit; None where none do."""
+    sign = 1 if lower else -1
+    good, rest = (sorted(sign * (math.log10(one) if logarithmic else one) for one in of) for of in (best, others))
+    most = rest[int(_CROWD * (len(rest) - 1))]
+    low, high = min([*good, rest[0]]), max([*good, most])
+    if high == low or rest[-1] - low <= _LONGER * (high - low):
+        return None
+    end = sign * (high + 0.1 * (high - low))
+    return 10**end if logarithmic else end
 
 
 def _column(points: Mapping[int, tuple[float, float]], index: int) -> list[float]:

@@ -64,6 +64,20 @@ def test_front_members_that_are_not_best_in_the_two_shown_have_no_step() -> None
     assert line_points(figure) == [(1, 1), (3, 1), (3, 0.5)]
 
 
+@pytest.mark.parametrize(("objective", "sign"), [(ERROR, 1), (ACCURACY, -1)])
+def test_a_few_far_worse_individuals_do_not_squeeze_the_front(objective: Objective, sign: int) -> None:
+    """They lie at the end of their axis, behind all others."""
+    good = {id: (100.0 + id, sign * (0.1 + 0.01 * id)) for id in range(20)}
+    usual = figures.front((PARAMS, objective), good, [0]).axes[0]
+    figure = figures.front((PARAMS, objective), good | {20: (110.0, sign * 0.9), 21: (112.0, sign * 0.8)}, [0])
+    squeezed = figure.axes[0]
+    assert abs(np.subtract(*squeezed.get_ylim())) < 1.3 * abs(np.subtract(*usual.get_ylim()))
+    assert squeezed.get_legend_handles_labels()[1] == ["others", "2 beyond", "front"]
+    near, far, _ = squeezed.collections
+    assert len(near.get_offsets()) == 19 and far.get_offsets()[:, 0].tolist() == [110, 112]
+    assert min(abs(far.get_offsets()[:, 1])) > max(abs(near.get_offsets()[:, 1]))
+
+
 def test_front_axes_are_logarithmic_where_values_span_decades() -> None:
     wide = figures.front((PARAMS, ERROR), {1: (100.0, 0.3), 2: (100_000.0, 0.2)}, [1, 2])
     assert (wide.axes[0].get_xscale(), wide.axes[0].get_yscale()) == ("log", "linear")
