@@ -417,7 +417,9 @@ class Run:
         return {"inheritance": ledger}
 
     def _stopping(self, costs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-        if getattr(self.recipe.estimator, "stop", None) is None:
+        settings = self.recipe.estimator
+        born = settings.inherit.birth_loss if inherits(settings) else None
+        if getattr(settings, "stop", None) is None and born is None:
             return {}
         ledger = {
             "pruned": sum("epochs_saved" in cost for cost in costs),

@@ -130,6 +130,9 @@ class Inherit(Settings):
     prune: Literal["norm", "activation", "shapley"] = "norm"
     """Which channels a narrowed layer keeps: those with the largest weights, with the strongest activation, or with the
     largest Shapley value for the loss; the last two look at training rows."""
+    birth_loss: float | None = Field(default=None, gt=0)
+    """Most that a child's error on the validation rows may be above its first parent's at birth for it to be trained;
+    others are `pruned`. Only edits that do not keep the function lose anything. Null means all are trained."""
     distill: Distill | None = None
     """Distillation from the first parent, for children of edits that do not keep the function; null means none."""
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from inspect import unwrap
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -38,7 +39,7 @@ from evonas.estimate.fidelity import alike, narrowed, pooled, side, trained_at
 from evonas.estimate.heritage import Teacher, carry_moments, kept_moments, parents
 from evonas.estimate.stopping import Judge
 from evonas.phenotype import network as phenotype
-from evonas.phenotype.inherit import Parent, Probe, inherit
+from evonas.phenotype.inherit import Probe, inherit
 from evonas.phenotype.network import Moments
 from evonas.task.data import TaskShape
 
@@ -342,20 +343,19 @@ def rate(schedule: Schedule, at: float, epochs: float) -> float:
     return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * min(since / period, 1.0)))
 
 
-def _direct(method: Any) -> Any:
-    """A method of torch's optimisers without what torch.compile needs around it, which imports torch._dynamo at the
-    first step: as long as importing torch itself, in every process that trains."""
-    return getattr(method, "__wrapped__", method)
-
-
 class _Sgd(torch.optim.SGD):
-    add_param_group = _direct(torch.optim.SGD.add_param_group)
-    step = torch.no_grad()(_direct(torch.optim.SGD.step))
+    """Without what torch.compile needs around two methods, which imports torch._dynamo at the first step: as long as
+    importing torch itself, in every process that trains."""
+
+    add_param_group = unwrap(torch.optim.SGD.add_param_group)
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
 
 
 class _AdamW(torch.optim.AdamW):
-    add_param_group = _direct(torch.optim.AdamW.add_param_group)
-    step = torch.no_grad()(_direct(torch.optim.AdamW.step))
+    """As `_Sgd`."""
+
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
 def optimiser(network: nn.Module, settings: Optimizer, device: torch.device) -> torch.optim.Optimizer:
@@ -691,6 +691,8 @@ class _Begun:
     epochs: float = 0
     samples: int = 0
     ledger: Mapping[str, float] = field(default_factory=dict)
+    ended: str = ""
+    """Why there is no training."""
 
 
 class TrainEstimator:
@@ -748,11 +750,22 @@ class TrainEstimator:
             for point in begun.curve:
                 watch(point)
         network, settings = begun.network, begun.settings
+        asked = {f"fidelity_{key}": float(of) for key, of in job.fidelity.items()}
+        if begun.ended:
+            saved = settings.epochs + (settings.inherit.distill.epochs if settings.inherit.distill else 0)
+            cost = {
+                "seconds": limits.elapsed,
+                "epochs": 0,
+                "samples": 0,
+                **asked,
+                **begun.ledger,
+                "epochs_saved": saved,
+            }
+            return Outcome(Estimate(job.id, "pruned", cheap, begun.ended, begun.curve, cost))
         heir = "inherited" in begun.ledger
         judge = Judge.of(settings.stop, settings.epochs, settings.evaluate_every, job.peers, job.seed)
         trained = train(network, look.rows, settings, mode, job.seed, limits, watch, begun.moments, heir, judge)
         epochs, samples = begun.epochs + trained.epochs, begun.samples + trained.samples
-        asked = {f"fidelity_{key}": float(of) for key, of in job.fidelity.items()}
         cost = {"seconds": limits.elapsed, "epochs": epochs, "samples": samples, **asked, **begun.ledger}
         curve = (*begun.curve, *trained.curve)
         if trained.ended:
@@ -801,17 +814,30 @@ class TrainEstimator:
         }
         born = _Begun(placed, _with_weights(look.settings), given.moments, ledger=ledger)
         born = self._looked(born, look, mode, "birth")
-        if given.exact or chosen.distill is None:
+        if given.exact or (chosen.distill is None and chosen.birth_loss is None):
             return born
-        return self._taught(born, family[0], look, mode, job.seed, limits)
+        parent = phenotype.build(look.encoding.decode(family[0].genome))
+        phenotype.load(parent, family[0].tensors)
+        first = mode.place(parent).eval()
+        if ended := self._hopeless(born, first, look, mode):
+            return replace(born, ended=ended)
+        return born if chosen.distill is None else self._taught(born, first, look, mode, job.seed, limits)
 
-    def _taught(self, born: _Begun, parent: Parent, look: _Look, mode: Mode, seed: int, limits: Limits) -> _Begun:
+    def _hopeless(self, born: _Begun, parent: nn.Module, look: _Look, mode: Mode) -> str:
+        """Why a child is not to be trained; empty where it is."""
+        most, error = look.settings.inherit.birth_loss, born.ledger.get("birth_error")
+        if most is None or error is None:
+            return ""
+        before = _error(predict(parent, look.rows, mode), look.rows)
+        if error - before <= most:
+            return ""
+        return f"not trained: error {error:.3g} at birth, {before:.3g} of its parent; inherit.birth_loss is {most:g}"
+
+    def _taught(self, born: _Begun, parent: nn.Module, look: _Look, mode: Mode, seed: int, limits: Limits) -> _Begun:
         """A child after its distillation from a parent."""
         wanted = born.settings.inherit.distill
         assert wanted is not None
-        network = phenotype.build(look.encoding.decode(parent.genome))
-        phenotype.load(network, parent.tensors)
-        teacher = Teacher(mode.place(network).eval(), wanted, look.rows.shape.kind != "regression")
+        teacher = Teacher(parent, wanted, look.rows.shape.kind != "regression")
         done = distil(born.network, teacher, look.rows, born.settings, mode, seed, limits, born.moments)
         ledger = {**born.ledger, "distilled_samples": done.samples}
         taught = replace(born, moments=done.moments, epochs=done.epochs, samples=done.samples, ledger=ledger)

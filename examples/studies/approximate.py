@@ -7,7 +7,8 @@ that learn have a child by every approximate morphism, at a random place: narrow
 smaller window, with one layer less, with one edge less. The table gives the validation error of the parent, of the
 child at birth, after one epoch of distillation from the parent, and, for comparison, after one epoch of ordinary
 training with the inherited weights and after one from scratch; and the share of children that distillation brings back
-to the parent's error and one point more. Everything is measured as a run measures it: by the estimator, from jobs.
+to the parent's error and one point more, last for those children that lost little at birth, which are all that a search
+with `birth_loss` trains. Everything is measured as a run measures it: by the estimator, from jobs.
 
 `--long` asks instead what could be given back at all: the share within one point after the distillation and as many
 epochs more as the parent had, after as many from scratch, and that of the parents themselves, trained again."""
@@ -30,7 +31,7 @@ from evonas.encoding.dag import MUTATIONS, apply
 from evonas.estimate.train import TrainEstimator
 from evonas.marks import MarkBook
 
-GENOMES, EPOCHS, POINT = 12, 10, 0.01
+GENOMES, EPOCHS, POINT, BIRTH_LOSS = 12, 10, 0.01, 0.02
 DISTILL = {"epochs": 1.0, "temperature": 2.0, "weight": 0.9, "lr": 0.01, "batch_size": 16}
 INHERIT = {"epochs": 1, "lr": 0.05}
 NARROW = ("norm", "activation", "shapley")
@@ -168,11 +169,16 @@ def table(found):
     """The Markdown table."""
     print("| morphism | children | parent | at birth | distilled | trained | from scratch | within 1 point |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    groups = {kind: [row for *name, row in found if tuple(name) == kind] for kind in KINDS}
-    for (kind, prune), rows in [*groups.items(), (("all", ""), [row for *_, row in found])]:
+    every = [row for *_, row in found]
+    groups = {
+        f"narrow, {prune}" if kind == "narrow" else kind: [row for *name, row in found if name == [kind, prune]]
+        for kind, prune in KINDS
+    }
+    groups["all"] = every
+    groups[f"birth_loss: {BIRTH_LOSS}"] = [row for row in every if row[1] - row[0] <= BIRTH_LOSS]
+    for name, rows in groups.items():
         if not rows:
             continue
-        name = f"narrow, {prune}" if kind == "narrow" else kind
         errors = " | ".join(f"{fmean(column):.2%}" for column in zip(*rows, strict=True))
         share, deviation = back(rows)
         print(f"| {name} | {len(rows)} | {errors} | {share:.0%} ± {deviation:.0%} |")

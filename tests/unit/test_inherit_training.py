@@ -346,6 +346,23 @@ def test_only_children_of_edits_that_change_the_function_are_taught(family: Fami
     assert pupil.curve[0]["valid_error"] == pupil.cost["birth_error"]
 
 
+def test_a_child_that_lost_more_at_birth_than_the_recipe_bears_is_not_trained(family: Family) -> None:
+    pupil = good(TrainEstimator(recipe(inherit=TAUGHT)).estimate(family.child("remove_layer")))
+    before, at_birth = family.trained.curve[-1]["valid_error"], pupil.cost["birth_error"]
+    lost = at_birth - before
+    assert lost > 0
+    borne = TrainEstimator(recipe(inherit={**TAUGHT, "birth_loss": 1.001 * lost}))
+    assert good(borne.estimate(family.child("remove_layer"))).values == pupil.values
+    strict = TrainEstimator(recipe(inherit={**TAUGHT, "birth_loss": 0.999 * lost}))
+    outcome = strict.estimate(family.child("remove_layer"))
+    ended = outcome.estimate
+    assert ended.status == "pruned" and outcome.weights is None and set(ended.values) == {"params"}
+    assert f"error {at_birth:.3g} at birth, {before:.3g} of its parent" in ended.reason
+    assert ended.curve == pupil.curve[:1] and ended.cost["birth_error"] == at_birth
+    assert (ended.cost["samples"], ended.cost["epochs"], ended.cost["epochs_saved"]) == (0, 0, 1.5)
+    assert good(strict.estimate(family.child("widen"))).cost["exact"] == 1.0
+
+
 def test_a_distillation_may_have_batches_of_its_own(family: Family) -> None:
     estimator = TrainEstimator(recipe(inherit={**WEIGHTS, "distill": {"epochs": 0.5, "batch_size": 8}}))
     pupil = good(estimator.estimate(family.child("narrow")))
@@ -665,6 +682,19 @@ def test_the_run_tells_what_inheriting_saved(run: evonas.Run) -> None:
         assert ledger["birth_error"] == (pytest.approx(sum(births) / 4) if births else None)
     plain = evonas.start({**RUN, "estimator": {"epochs": 1}}, name="plain", runs=run.folder.parent)
     assert all("inheritance" not in row for row in plain.generations())
+
+
+def test_the_run_tells_whom_it_did_not_train_for_what_they_lost_at_birth(tmp_path: Path) -> None:
+    strict = {"kind": "train", "epochs": 3, "inherit": {"epochs": 2, "birth_loss": 1e-9}}
+    run = evonas.start({**RUN, "estimator": strict}, name="strict", runs=tmp_path)
+    rows = run.individuals()
+    errors = {row.id: row.values.get("error") for row in rows}
+    pruned = [row for row in rows if row.status == "pruned"]
+    trained = [row for row in rows if row.cost.get("exact") == 0 and row.status == "ok"]
+    assert pruned and all(row.cost["birth_error"] > errors[row.parents[0]] for row in pruned)
+    assert trained and all(row.cost["birth_error"] <= errors[row.parents[0]] for row in trained)
+    saved = run.saved()
+    assert saved is not None and (saved.pruned, saved.epochs) == (len(pruned), 2 * len(pruned))
 
 
 def test_the_living_keep_their_weights_and_show_them_as_before(run: evonas.Run) -> None:
