@@ -750,23 +750,17 @@ class TrainEstimator:
             for point in begun.curve:
                 watch(point)
         network, settings = begun.network, begun.settings
-        asked = {f"fidelity_{key}": float(of) for key, of in job.fidelity.items()}
+        told = {f"fidelity_{key}": float(of) for key, of in job.fidelity.items()}
+        told |= begun.ledger
         if begun.ended:
             saved = settings.epochs + (settings.inherit.distill.epochs if settings.inherit.distill else 0)
-            cost = {
-                "seconds": limits.elapsed,
-                "epochs": 0,
-                "samples": 0,
-                **asked,
-                **begun.ledger,
-                "epochs_saved": saved,
-            }
+            cost = {"seconds": limits.elapsed, "epochs": 0, "samples": 0, "epochs_saved": saved, **told}
             return Outcome(Estimate(job.id, "pruned", cheap, begun.ended, begun.curve, cost))
         heir = "inherited" in begun.ledger
         judge = Judge.of(settings.stop, settings.epochs, settings.evaluate_every, job.peers, job.seed)
         trained = train(network, look.rows, settings, mode, job.seed, limits, watch, begun.moments, heir, judge)
         epochs, samples = begun.epochs + trained.epochs, begun.samples + trained.samples
-        cost = {"seconds": limits.elapsed, "epochs": epochs, "samples": samples, **asked, **begun.ledger}
+        cost = {"seconds": limits.elapsed, "epochs": epochs, "samples": samples, **told}
         curve = (*begun.curve, *trained.curve)
         if trained.ended:
             cost["epochs_saved"] = settings.epochs - trained.epochs
