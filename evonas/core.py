@@ -271,8 +271,8 @@ class Estimate:
     `inherited` (share of the parameters), `inherited/1/layer5` (of a gene's, from the second parent), `exact` (1 where
     no edit changed the function), `carry_seconds`, `birth_error` and, after a distillation, `distilled_error` and
     `distilled_samples`; also `fidelity_epochs` and the like where the strategy asked for one, and `epochs_saved` where
-    the training was ended early: such an individual is `pruned`, counts as seen, and is never a parent. `weights` is
-    the SHA-256 of the weights file, or None."""
+    the training was ended early or not begun: such an individual is `pruned`, counts as seen, and is never a parent.
+    `weights` is the SHA-256 of the weights file, or None."""
 
     id: int
     status: Status

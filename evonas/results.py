@@ -418,8 +418,8 @@ class Run:
 
     def _stopping(self, costs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         settings = self.recipe.estimator
-        born = settings.inherit.birth_loss if inherits(settings) else None
-        if getattr(settings, "stop", None) is None and born is None:
+        untrained = inherits(settings) and settings.inherit.birth_loss is not None
+        if getattr(settings, "stop", None) is None and not untrained:
             return {}
         ledger = {
             "pruned": sum("epochs_saved" in cost for cost in costs),

@@ -78,6 +78,14 @@ def test_a_few_far_worse_individuals_do_not_squeeze_the_front(objective: Objecti
     assert min(abs(far.get_offsets()[:, 1])) > max(abs(near.get_offsets()[:, 1]))
 
 
+def test_far_worse_individuals_lie_at_the_end_of_a_logarithmic_axis_too() -> None:
+    good = {id: (1000.0 * id, 0.5 - 0.01 * id) for id in range(1, 21)}
+    (ax,) = figures.front((PARAMS, ERROR), good | {21: (1e12, 0.6)}, [20]).axes
+    assert ax.get_xscale() == "log" and ax.get_xlim()[1] < 50_000
+    ((x, y),) = ax.collections[1].get_offsets().tolist()
+    assert 20_000 < x < 30_000 and y < 0.6, "worse than most in both"
+
+
 def test_front_axes_are_logarithmic_where_values_span_decades() -> None:
     wide = figures.front((PARAMS, ERROR), {1: (100.0, 0.3), 2: (100_000.0, 0.2)}, [1, 2])
     assert (wide.axes[0].get_xscale(), wide.axes[0].get_yscale()) == ("log", "linear")
