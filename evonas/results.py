@@ -482,8 +482,9 @@ class Run:
         return pareto.hypervolume(self._losses(front), reference)
 
     def _losses(self, estimates: Sequence[Estimate]) -> list[list[float]]:
-        pairs = [zip(self.objectives, self._values(estimate), strict=True) for estimate in estimates]
-        return [[one.loss(value) for one, value in pair] for pair in pairs]
+        signs = [1.0 if one.direction == "min" else -1.0 for one in self.objectives]
+        losses: list[list[float]] = (np.array(list(map(self._values, estimates)), dtype=np.float64) * signs).tolist()
+        return losses
 
     def _values(self, estimate: Estimate) -> list[float]:
         """The objectives' values, (objectives,). Raises DataError where one is missing, which no run leaves so."""

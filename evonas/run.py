@@ -142,7 +142,7 @@ class _Search:
         with self.stop.held():
             stats = self.run.statistics(state, done.scored)
             self._commit(state, stats | {"engine_seconds": time.monotonic() - began - done.seconds}, done)
-        self.watch.generation(state, done.failed)
+        self.watch.generation(state, stats, done.failed)
         self.failures.told(state, done.scored)
         return state
 
@@ -986,7 +986,7 @@ class _Watch:
             workers=workers,
             objectives=run.objectives,
             failures=self._failures,
-            **self._standing(state),
+            **self._standing(state, run.statistics(state)),
         )
         self._send(self._last)
 
@@ -997,10 +997,10 @@ class _Watch:
         reason = reasons[-1] if reasons else self._last.reason
         self._emit("batch", done=len(estimates), total=total, evaluations=evaluations, failures=failures, reason=reason)
 
-    def generation(self, state: State, failed: int) -> None:
+    def generation(self, state: State, statistics: Mapping[str, Any], failed: int) -> None:
         self._failures += failed
         if self._observer is not None:
-            self._emit("generation", done=0, total=0, failures=self._failures, **self._standing(state))
+            self._emit("generation", done=0, total=0, failures=self._failures, **self._standing(state, statistics))
         if self._trackers is not None and self._trackers.due():
             self._trackers.follow(_points(self._run))
 
@@ -1009,13 +1009,12 @@ class _Watch:
         self._emit("test", done=work.done, total=work.total, share=work.share)
 
     def end(self, state: State) -> None:
-        self._emit("end", **self._standing(state))
+        self._emit("end", **self._standing(state, self._run.statistics(state)))
         if self._trackers is not None and self._run.recipe.tracking:
             self._trackers.follow(_points(self._run))
             self._trackers.end(_ending(self._run))
 
-    def _standing(self, state: State) -> dict[str, Any]:
-        statistics = self._run.statistics(state)
+    def _standing(self, state: State, statistics: Mapping[str, Any]) -> dict[str, Any]:
         names = [one.name for one in self._run.objectives]
         front = tuple(tuple(state.estimates[id].values[name] for name in names) for id in state.front)
         shown = {key: statistics[key] for key in ("evaluations", "best", "hypervolume", "species")}

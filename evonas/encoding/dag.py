@@ -10,7 +10,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from math import log2
 from random import Random
@@ -585,13 +585,9 @@ class DagEncoding:
 
     def distance(self, a: DagGenome, b: DagGenome) -> float:
         """The compatibility distance: symmetric, 0 between equal genomes. Stanley and Miikkulainen 2002, equation 1."""
-        c, limit = self.settings.compatibility, min(a.newest, b.newest)
-        odd = a.marks ^ b.marks
-        excess = sum([mark > limit for mark in odd])
-        larger = max(len(a.marks), len(b.marks))
-        matching = [(gene, b.layer[mark]) for mark, gene in a.layer.items() if mark in b.layer]
-        difference = sum([_difference(x, y) for x, y in matching if x is not y]) / len(matching)
-        return (c.excess * excess + c.disjoint * (len(odd) - excess)) / larger + c.attributes * difference
+        c = self.settings.compatibility
+        excess, disjoint, larger, difference = _apart(a, b)
+        return (c.excess * excess + c.disjoint * disjoint) / larger + c.attributes * difference
 
     # ------------------------------------------------------------------------------------------- reading, decoding
 
@@ -736,6 +732,18 @@ def _reaches(onward: Mapping[int, list[int]], start: int, goal: int) -> bool:
         seen.update(fresh)
         waiting += fresh
     return False
+
+
+@lru_cache(maxsize=2**12)
+def _apart(a: DagGenome, b: DagGenome) -> tuple[int, int, int, float]:
+    """Excess and disjoint genes of two genomes, the larger number of genes, and the mean difference of matching layers.
+
+    Remembered, since most of a population and of its species' representatives are those of the generation before."""
+    limit, odd = min(a.newest, b.newest), a.marks ^ b.marks
+    excess = sum([mark > limit for mark in odd])
+    matching = [(gene, b.layer[mark]) for mark, gene in a.layer.items() if mark in b.layer]
+    difference = sum([_difference(x, y) for x, y in matching if x is not y]) / len(matching)
+    return excess, len(odd) - excess, max(len(a.marks), len(b.marks)), difference
 
 
 def _difference(a: LayerGene, b: LayerGene) -> float:

@@ -120,6 +120,17 @@ class DagGenome:
         """A genome from genes in any order."""
         return DagGenome(tuple(sorted(layers, key=_mark)), tuple(sorted(edges, key=_mark)))
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Counted once: what is remembered of genomes is looked up again and again."""
+        return hash((self.layers, self.edges))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DagGenome, (self.layers, self.edges)  # in another process the hash of the same genes is another
+
     @cached_property
     def text(self) -> str:
         """The canonical JSON text, equal to `dumps(to_json(genome))` but put together from remembered layers."""

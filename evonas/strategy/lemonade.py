@@ -61,8 +61,12 @@ class Density:
     def log(self, rows: Reals) -> Reals:
         """The logarithm of the density up to a constant, (k, d) -> (k,): far away the density itself is 0 in floats."""
         scaled = pareto.scaled(rows, self.floor)[:, self.axes]
-        apart = np.clip((scaled[:, None] - self.points) / self.width, -1e100, 1e100)
-        squares = ((apart @ self.whitening) ** 2).sum(axis=2)
+        # axis by axis: with few axes a seventh of the time of matrix products (k, n, d) @ (d, d)
+        columns = zip(scaled.T, self.points.T, self.width, strict=True)
+        apart = [np.clip((to[:, None] - points) / width, -1e100, 1e100) for to, points, width in columns]
+        squares = np.zeros((len(scaled), len(self.points)))
+        for weights in self.whitening.T:
+            squares += sum(gap * weight for gap, weight in zip(apart, weights, strict=True)) ** 2
         near = squares.min(axis=1)
         return np.asarray(np.log(np.exp((near[:, None] - squares) / 2).sum(axis=1)) - near / 2, dtype=np.float64)
 

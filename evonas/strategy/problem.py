@@ -56,13 +56,17 @@ class Problem:
 
     def losses(self, estimates: Iterable[Estimate]) -> pareto.Losses:
         """Objective values to minimise, (individuals, objectives)."""
-        rows = [[o.loss(estimate.values[o.name]) for o in self.objectives] for estimate in estimates]
-        return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(self.objectives))
+        names = [o.name for o in self.objectives]
+        rows = [[estimate.values[name] for name in names] for estimate in estimates]
+        return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(names)) * self._signs
+
+    @cached_property
+    def _signs(self) -> list[float]:
+        return [1.0 if o.direction == "min" else -1.0 for o in self.objectives]
 
     def losses_of(self, estimates: Mapping[int, Estimate], ids: Ids) -> pareto.Losses:
         """`losses` of those with these ids, (ids, objectives); NaN where one failed."""
-        signs = [1.0 if o.direction == "min" else -1.0 for o in self.objectives]
-        return columns(estimates, ids, [o.name for o in self.objectives]) * signs
+        return columns(estimates, ids, [o.name for o in self.objectives]) * self._signs
 
     def violations(self, losses: pareto.Losses) -> NDArray[np.float64]:
         """How far each row lies beyond the constraints, each in units of its limit, (n, objectives) -> (n,)."""

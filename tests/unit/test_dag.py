@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections import Counter
@@ -578,6 +579,13 @@ def test_the_key_hashes_the_content() -> None:
     assert chain(CONV).key == chain(CONV).key == "2a896a383b4c71c5d16f5418568e59fa"
     assert chain({**CONV, "kernel": 5}).key != chain(CONV).key
     assert replace(chain(CONV), edges=chain(CONV).edges).key == chain(CONV).key
+
+
+def test_what_is_remembered_of_a_genome_does_not_travel() -> None:
+    genome = chain(CONV)
+    assert hash(genome) == hash(chain(CONV)) and genome.key
+    assert set(vars(genome)) > {"layers", "edges"} == set(vars(copy.copy(genome))), "a hash is of one process only"
+    assert copy.copy(genome) == genome
 
 
 def test_features_count_what_lives() -> None:
