@@ -31,9 +31,10 @@ class Density:
     """A kernel density estimate over the rows of `points` (n, d): Gaussian kernels of the points' own covariance times
     n^(-2/(d + 4)), since sizes go together: what is unlike the others may be usual on each axis. Scott 1992.
 
-    Axes on which positive values span orders of magnitude are logarithmic from `floor` up. Axes on which all points
-    agree have no width and are left out: one point alone is equally dense everywhere. Of correlations the share 1/n is
-    taken off, so that few points that happen to lie on a line do not make all others infinitely rare."""
+    Axes of positive values are logarithmic from `floor` up: sizes and times differ by ratios, and on a linear axis the
+    largest few would always be the rare ones. Axes on which all points agree have no width and are left out: one point
+    alone is equally dense everywhere. Of correlations the share 1/n is taken off, so that few points that happen to lie
+    on a line do not make all others infinitely rare."""
 
     points: Reals
     floor: Reals
@@ -44,10 +45,10 @@ class Density:
 
     @staticmethod
     def of(points: Reals) -> Density:
-        low, high = points.min(axis=0), points.max(axis=0)
-        floor = pareto.floors(low, high)
+        low = points.min(axis=0)
+        floor = np.where(low > 0, np.maximum(low / pareto.WIDE, np.finfo(np.float64).tiny), -np.inf)
         scaled = pareto.scaled(points, floor)
-        axes = np.flatnonzero(np.ptp(scaled, axis=0) > 1e-12 * np.abs(scaled).max(axis=0))
+        axes = np.flatnonzero(np.ptp(points, axis=0) > 1e-12 * np.abs(points).max(axis=0))
         width = scaled[:, axes].std(axis=0, ddof=1) if len(axes) else np.ones(0)
         kept = (width > 0) & np.isfinite(width)  # squares of differences below 1e-160 are 0 in floats, above 1e154 inf
         axes, width = axes[kept], width[kept]

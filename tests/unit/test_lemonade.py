@@ -80,7 +80,7 @@ def centred(values: Any) -> Any:
 def test_one_axis_is_as_scipy_has_it() -> None:
     rng = np.random.default_rng(1)
     for count in (2, 5, 40):
-        points, rows = rng.normal(5, 1, (count, 1)), rng.uniform(3, 7, (30, 1))
+        points, rows = rng.normal(-5, 1, (count, 1)), rng.uniform(-7, -3, (30, 1))
         expected = gaussian_kde(points[:, 0], "scott").logpdf(rows[:, 0])
         assert np.allclose(centred(Density.of(points).log(rows)), centred(expected), atol=1e-9)
 
@@ -90,8 +90,8 @@ def test_several_axes_are_as_scikit_learn_has_them() -> None:
     rng = np.random.default_rng(2)
     for count, axes in ((3, 2), (50, 2), (20, 3)):
         mixed = rng.normal(0, 1, (axes, axes))
-        points = 10 + rng.normal(0, 1, (count, axes)) @ mixed
-        rows = 10 + rng.normal(0, 1, (25, axes)) @ mixed
+        points = rng.normal(0, 1, (count, axes)) @ mixed - 10
+        rows = rng.normal(0, 1, (25, axes)) @ mixed - 10
         covariance = np.cov(points.T)
         kept = np.where(np.eye(axes) > 0, covariance, covariance * (1 - 1 / count))
         white = np.linalg.inv(sqrtm(kept))
@@ -121,12 +121,15 @@ def test_points_that_agree_on_two_axes_leave_a_density() -> None:
     assert np.isfinite(told).all() and told[0] > told[1] > told[2]
 
 
-def test_orders_of_magnitude_are_logarithmic() -> None:
+@pytest.mark.parametrize("widest", [0.5, 6.0])
+def test_positive_values_are_logarithmic(widest: float) -> None:
+    """As sizes within a front are, whether they lie a few per cent or orders of magnitude apart."""
     rng = np.random.default_rng(3)
-    logs, rows = rng.uniform(2, 6, (30, 1)), rng.uniform(1, 7, (20, 1))
-    assert np.allclose(Density.of(10**logs).log(10**rows), Density.of(logs).log(rows), atol=1e-9)
-    narrow = rng.uniform(100, 900, (30, 1))
-    assert not np.allclose(Density.of(narrow).log(narrow), Density.of(np.log(narrow)).log(np.log(narrow)))
+    logs, rows = rng.uniform(-widest, 0, (30, 2)), rng.uniform(-widest, 0.5, (20, 2))
+    linear = Density.of(logs).log(rows)
+    assert np.allclose(centred(Density.of(300 * 10**logs).log(300 * 10**rows)), centred(linear), atol=1e-9)
+    mixed = Density.of(np.column_stack([logs[:, 0], 10 ** logs[:, 1]])), np.column_stack([rows[:, 0], 10 ** rows[:, 1]])
+    assert np.allclose(centred(mixed[0].log(mixed[1])), centred(linear), atol=1e-9), "negative values stay linear"
 
 
 def test_what_is_no_positive_number_lies_below_the_smallest() -> None:
