@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -92,11 +93,10 @@ def inherit(
     for edit in edits:
         now = _Step(encoding, now, edit, seed, probe).taken(parents[1:])
     _check_child(now.genome, parents[0].genome, edits, child)
-    parameters = [name for name, _ in _shaped(now.plan).named_parameters()]
     return Inheritance(
         dict(now.tensors),
-        {state: {name: named[name] for name in parameters if name in named} for state, named in now.moments.items()},
-        *_shares(now.origins, parameters, exact=all(edit.op in morph.EXACT for edit in edits)),
+        {state: {name: named[name] for name in now.trained if name in named} for state, named in now.moments.items()},
+        *_shares(now.origins, now.trained, exact=all(edit.op in morph.EXACT for edit in edits)),
     )
 
 
@@ -144,7 +144,7 @@ def _by_name(
         giver = next((i for i in order if _fits(parents[i].tensors.get(name), fresh)), None)
         tensors[name] = fresh if giver is None else parents[giver].tensors[name].clone()
         origins[name] = torch.full(fresh.shape, 0 if giver is None else giver + 1, dtype=torch.int8)
-    parameters = [name for name, _ in built.named_parameters()]
+    parameters = _parameters(built)
     return Inheritance(
         tensors,
         {state: _moments(state, parents, origins, tensors, parameters) for state in parents[0].moments},
@@ -176,33 +176,34 @@ def _moments(
 
 @dataclass(frozen=True)
 class _Stage:
-    """A genome on the way from parent to child with its tensors; `origins` says of each number which parent gave it (1,
-    2, or 0 for new)."""
+    """A genome on the way from parent to child with its tensors, of which `trained` names the parameters; `origins`
+    says of each number which parent gave it (1, 2, or 0 for new)."""
 
     genome: DagGenome
     plan: Plan
     tensors: Named
     moments: Mapping[str, Named]
     origins: Named
+    trained: Sequence[str]
 
     @staticmethod
     def of(encoding: Encoding, parent: Parent, number: int) -> _Stage:
         assert isinstance(parent.genome, DagGenome)
         plan = encoding.decode(parent.genome)
-        for name, value in _shaped(plan).state_dict().items():
+        built = network.build(plan)
+        for name, value in built.state_dict().items():
             if name not in parent.tensors or parent.tensors[name].shape != value.shape:
                 raise DataError(f"inheritance: the parent's weights lack {name} of {tuple(value.shape)}")
         origins = {name: torch.full(value.shape, number, dtype=torch.int8) for name, value in parent.tensors.items()}
-        return _Stage(parent.genome, plan, parent.tensors, parent.moments, origins)
+        return _Stage(parent.genome, plan, parent.tensors, parent.moments, origins, _parameters(built))
 
     @property
     def labelled(self) -> dict[str, Labels]:
         return {name: labels(layout) for name, layout in layouts(self.plan).items()}
 
 
-def _shaped(plan: Plan) -> network.Network:
-    """The network without memory behind it."""
-    return network.build(plan, None, "meta")
+def _parameters(built: network.Network) -> list[str]:
+    return [name for name, _ in built.named_parameters()]
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,8 @@ class _Step:
             givers.append(_Stage.of(self.encoding, others[0], 2))
         graft = morph.graft(self.edit, self.before.genome)
         carrier = _Carrier(plan, givers, graft, self._giver(genome, givers), self._kept())
-        fresh = network.tensors(network.build(plan, seed_of(self.seed, "weights")))
+        built = network.build(plan, seed_of(self.seed, "weights"))
+        fresh = network.tensors(built)
         dtype = next(
             (value.dtype for value in self.before.tensors.values() if value.is_floating_point()), torch.float32
         )
@@ -243,7 +245,7 @@ class _Step:
             named.update({name: torch.zeros_like(value) for name, value in named.items() if name in fitted})
         unborn = {name: torch.zeros(value.shape, dtype=torch.int8) for name, value in fresh.items()}
         origins = carrier.carried([giver.origins for giver in givers], unborn)
-        return _Stage(genome, plan, tensors, moments, origins)
+        return _Stage(genome, plan, tensors, moments, origins, _parameters(built))
 
     def _giver(self, genome: DagGenome, givers: Sequence[_Stage]) -> Callable[[str], int]:
         """Which parent gives a step's tensors: the one that gave the gene; edges go with their target."""
@@ -394,9 +396,14 @@ class _Axis:
     source: Indices
     factor: NDArray[np.float64] | None = None
 
-    @property
+    @cached_property
     def known(self) -> Indices:
         return np.flatnonzero(self.source >= 0)
+
+    @cached_property
+    def same(self) -> bool:
+        """Whether every entry stays where it is."""
+        return self.factor is None and np.array_equal(self.source, np.arange(len(self.source)))
 
 
 class _Carrier:
@@ -447,11 +454,11 @@ class _Carrier:
         # of an operation of another kind nothing fits: a norm of filters is none of handed on channels
         if len(rows.source) != fresh.shape[0] or (before and _makes(before, part) != _makes(step, part)):
             return fresh.clone()
+        listens = fresh.dim() > 1 and "depthwise" not in part
+        if source.shape == fresh.shape and rows.same and (columns.same or not listens):
+            return source.to(fresh.dtype, copy=True)
         made = fresh.clone()
-        if fresh.dim() == 1 or "depthwise" in part:
-            _put(made, source, rows, None)
-            return made
-        _put(made, source, rows, columns)
+        _put(made, source, rows, columns if listens else None)
         return made
 
     def _both(self, step: Step, part: str, number: int) -> tuple[_Axis, _Axis]:
