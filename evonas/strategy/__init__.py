@@ -167,6 +167,10 @@ class LemonadeSettings(Settings):
     density: bool = True
     """Parents and children are drawn in inverse proportion to the density of the population's cheap objectives; false
     draws them all alike."""
+    scale: Literal["log", "auto"] = "log"
+    """How the density takes sizes that are all positive. log: by their ratios, so that small and large networks get
+    equal shares; auto: by their differences until the population's lie more than 20-fold apart, which draws the search
+    towards large networks for as long."""
     crossover: float = Field(default=0.0, ge=0, le=1)
     """Probability that a child has a second parent, drawn like the first; it is mutated all the same."""
     continued: float = Field(default=0.0, ge=0, le=1)

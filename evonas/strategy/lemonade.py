@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,9 @@ class Density:
     n^(-2/(d + 4)), since sizes go together: what is unlike the others may be usual on each axis. Scott 1992.
 
     Axes of positive values are logarithmic from `floor` up: sizes and times differ by ratios, and on a linear axis the
-    largest few would always be the rare ones. Axes on which all points agree have no width and are left out: one point
-    alone is equally dense everywhere. Of correlations the share 1/n is taken off, so that few points that happen to lie
-    on a line do not make all others infinitely rare."""
+    largest few would always be the rare ones; with `scale` auto only those that span orders of magnitude. Axes on which
+    all points agree have no width and are left out: one point alone is equally dense everywhere. Of correlations the
+    share 1/n is taken off, so that few points that happen to lie on a line do not make all others infinitely rare."""
 
     points: Reals
     floor: Reals
@@ -44,9 +45,9 @@ class Density:
     """(d, d): makes differences in units of `width` independent of each other."""
 
     @staticmethod
-    def of(points: Reals) -> Density:
-        low = points.min(axis=0)
-        floor = np.where(low > 0, np.maximum(low / pareto.WIDE, np.finfo(np.float64).tiny), -np.inf)
+    def of(points: Reals, scale: Literal["log", "auto"] = "log") -> Density:
+        low, high = points.min(axis=0), points.max(axis=0)
+        floor = pareto.floors(low, high if scale == "auto" else np.full_like(high, np.inf))
         scaled = pareto.scaled(points, floor)
         axes = np.flatnonzero(np.ptp(points, axis=0) > 1e-12 * np.abs(points).max(axis=0))
         width = scaled[:, axes].std(axis=0, ddof=1) if len(axes) else np.ones(0)
@@ -137,7 +138,7 @@ class Lemonade:
         if not count:
             return []
         sizes = self._sizes([state.estimates[one.id].values for one in state.population])
-        density = Density.of(sizes)
+        density = Density.of(sizes, self.settings.scale)
         parents = self._parents(state, self._rarity(density, sizes))
         proposals = self._proposed(state, parents, book)
         if not proposals and count == self.settings.offspring:

@@ -132,6 +132,15 @@ def test_positive_values_are_logarithmic(widest: float) -> None:
     assert np.allclose(centred(mixed[0].log(mixed[1])), centred(linear), atol=1e-9), "negative values stay linear"
 
 
+def test_by_scale_auto_only_orders_of_magnitude_are_logarithmic() -> None:
+    rng = np.random.default_rng(3)
+    for factor, logarithmic in ((15, False), (25, True)):
+        sizes = 300 * factor ** np.append(rng.random(28), (0, 1))[:, None]
+        auto, log = Density.of(sizes, "auto").log(sizes), Density.of(sizes).log(sizes)
+        assert np.array_equal(auto, log) == logarithmic
+        assert logarithmic or auto[-1] < log[-1] - 0.3, "the largest is rarer by differences"
+
+
 def test_what_is_no_positive_number_lies_below_the_smallest() -> None:
     density = Density.of(np.array([[1.0], [10.0], [100.0]]))
     below, least, far = density.log(np.array([[0.0], [1.0], [0.05]]))
