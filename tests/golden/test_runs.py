@@ -33,8 +33,12 @@ GOLDEN = {
     "neat": ("806f7a474104c46f8d2cd819267a6d9e", {"kind": "neat", "population": 20, "generations": 8}),
     "random": ("c6ef1bd9c3b13cc4d5b3d4d5a8448f2e", {"kind": "random", "population": 20, "generations": 4}),
     "lemonade": (
-        "11b566dc6b3a30fb47c577f0e31185c4",
+        "8b5dbe6e8417bc993bc0bd70d8763bda",
         {"kind": "lemonade", "population": 6, "generations": 12, "crossover": 0.2},
+    ),
+    "lemonade, sizes by differences": (
+        "11b566dc6b3a30fb47c577f0e31185c4",
+        {"kind": "lemonade", "population": 6, "generations": 12, "crossover": 0.2, "scale": "auto"},
     ),
     "regularized": (
         "de040dc27710c60a072bf507639363cb",
@@ -44,7 +48,11 @@ GOLDEN = {
 }
 BY_MORPHISMS = {
     "nsga2": ("84a55554eaa3e58a175868f47bc7f818", {"population": 20, "generations": 12}),
-    "lemonade": ("8af7a0b7bb90301104b37899344c5832", {"kind": "lemonade", "population": 6, "generations": 12}),
+    "lemonade": ("8cb54c17ea2c2e268f487a0ccdc0a6b9", {"kind": "lemonade", "population": 6, "generations": 12}),
+    "lemonade, sizes by differences": (
+        "8af7a0b7bb90301104b37899344c5832",
+        {"kind": "lemonade", "population": 6, "generations": 12, "scale": "auto"},
+    ),
 }
 
 
