@@ -109,6 +109,7 @@ def recipe(study, method, seed, name, folder):
     strategy = {
         "lemonade": {
             "population": FOUNDERS, "offspring": OFFSPRING, "proposals": PROPOSALS, "continued": CONTINUED * heirs,
+            "scale": "auto",
         },
         "nsga2": {"population": FOUNDERS, "offspring": OFFSPRING},
         "random": {"population": OFFSPRING},
@@ -199,7 +200,7 @@ def searched(study, method, seed, scale, name, runs):
         run = evonas.resume(run)
     epoch = epoch_samples(study, run)
     most = OFFSPRING * epoch * (epochs(study, method) + DISTILLED * (METHODS[method][1] == "weights"))
-    while more := int((budget(study, scale, epoch) - sum(samples(study, run))) // most):
+    while (more := int((budget(study, scale, epoch) - sum(samples(study, run))) // most)) > 0:
         run = evonas.resume(run, generations=f"+{more}")
     return run
 
