@@ -109,7 +109,7 @@ def recipe(study, method, seed, name, folder):
     strategy = {
         "lemonade": {
             "population": FOUNDERS, "offspring": OFFSPRING, "proposals": PROPOSALS, "continued": CONTINUED * heirs,
-            "scale": "auto",
+            "scale": "auto",  # what the README's table was measured with; it tells what `log` changes
         },
         "nsga2": {"population": FOUNDERS, "offspring": OFFSPRING},
         "random": {"population": OFFSPRING},

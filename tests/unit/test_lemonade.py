@@ -123,7 +123,7 @@ def test_points_that_agree_on_two_axes_leave_a_density() -> None:
 
 @pytest.mark.parametrize("widest", [0.5, 6.0])
 def test_positive_values_are_logarithmic(widest: float) -> None:
-    """As sizes within a front are, whether they lie a few per cent or orders of magnitude apart."""
+    """As sizes within a front are, whether they lie three-fold or orders of magnitude apart."""
     rng = np.random.default_rng(3)
     logs, rows = rng.uniform(-widest, 0, (30, 2)), rng.uniform(-widest, 0.5, (20, 2))
     linear = Density.of(logs).log(rows)
