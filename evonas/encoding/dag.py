@@ -10,7 +10,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import accumulate
 from math import log2
 from random import Random
@@ -586,7 +586,13 @@ class DagEncoding:
     def distance(self, a: DagGenome, b: DagGenome) -> float:
         """The compatibility distance: symmetric, 0 between equal genomes. Stanley and Miikkulainen 2002, equation 1."""
         c = self.settings.compatibility
-        excess, disjoint, larger, difference = _apart(a, b)
+        both = a.key, b.key
+        known = _APART.get(both)
+        if known is None:
+            if len(_APART) >= KEPT:
+                _APART.clear()
+            known = _APART[both] = _apart(a, b)
+        excess, disjoint, larger, difference = known
         return (c.excess * excess + c.disjoint * disjoint) / larger + c.attributes * difference
 
     # ------------------------------------------------------------------------------------------- reading, decoding
@@ -734,11 +740,14 @@ def _reaches(onward: Mapping[int, list[int]], start: int, goal: int) -> bool:
     return False
 
 
-@lru_cache(maxsize=2**12)
-def _apart(a: DagGenome, b: DagGenome) -> tuple[int, int, int, float]:
-    """Excess and disjoint genes of two genomes, the larger number of genes, and the mean difference of matching layers.
+KEPT = 2**12
+_APART: dict[tuple[str, str], tuple[int, int, int, float]] = {}
+"""What `_apart` gave, at most KEPT times, as most of a population and of its species' representatives are those of the
+generation before. By the genomes' keys, so that the dead are not kept alive for it."""
 
-    Remembered, since most of a population and of its species' representatives are those of the generation before."""
+
+def _apart(a: DagGenome, b: DagGenome) -> tuple[int, int, int, float]:
+    """Excess and disjoint genes of two genomes, the larger number of genes, and how far matching layers differ."""
     limit, odd = min(a.newest, b.newest), a.marks ^ b.marks
     excess = sum([mark > limit for mark in odd])
     matching = [(gene, b.layer[mark]) for mark, gene in a.layer.items() if mark in b.layer]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import random
+import weakref
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -586,6 +588,17 @@ def test_what_is_remembered_of_a_genome_does_not_travel() -> None:
     assert hash(genome) == hash(chain(CONV)) and genome.key
     assert set(vars(genome)) > {"layers", "edges"} == set(vars(copy.copy(genome))), "a hash is of one process only"
     assert copy.copy(genome) == genome
+
+
+def test_a_distance_is_remembered_and_its_genomes_are_not() -> None:
+    space = DagEncoding(DagSettings(), (1, 8, 8), 10)
+    one, two = chain({**CONV, "channels": 17}), chain({**CONV, "channels": 19})
+    apart, dead = space.distance(one, two), weakref.ref(two)
+    assert apart > 0
+    del two
+    gc.collect()
+    assert dead() is None
+    assert space.distance(one, chain({**CONV, "channels": 19})) == apart
 
 
 def test_features_count_what_lives() -> None:
