@@ -99,6 +99,10 @@ def _folded(parts: Sequence[Part], last: int) -> tuple[list[Part], int]:
 def _joined(before: Part, part: Part) -> Part | None:
     """Two parts as one layer, None where the second begins a layer of its own."""
     bias = before.tensors.get(_BIAS.get(before.op, ""))
+    if before.inner and part.op == "norm" and part.norm != before.inner[0]:
+        return None  # a separable layer has one norm and one activation for both its convolutions
+    if before.inner and part.op == "activation" and part.activation != before.inner[1]:
+        return None
     if part.op == "norm" and before.op in BLOCKS and before.tail == ("none", "linear"):
         # what a batch norm takes away again can as well be missing from its mean; a group norm leaves some of it
         return None if bias is not None and part.norm == "group" else _with_norm(before, part, bias)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -238,6 +238,7 @@ WIDE = DagSettings(
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([(3, 8, 8), (1, 6, 6), (2, 9, 5), (7,), (2, 1, 6)]))
+@example(98718, (3, 8, 8))  # a separable layer without an activation, and one alone behind it
 def test_a_network_of_evonas_traced_again_computes_the_same(seed: int, shape: Shape) -> None:
     """Any genome of layers, but for an edge that shrinks an image and projects it: in a module these are two layers,
     and no gene pools by any window."""
@@ -399,6 +400,11 @@ def test_a_separable_pair_needs_one_norm_and_activation() -> None:
     ]  # fmt: skip
     for first, second in fitting:
         assert ops(same(pair(first, second), (6, 5, 5)).genome) == ["separable"]
+    followed: list[tuple[list[nn.Module], list[nn.Module]]] = [
+        ([], [nn.BatchNorm2d(4)]), ([], [nn.ReLU()]), ([nn.BatchNorm2d(6)], [nn.BatchNorm2d(4), nn.ReLU()]),
+    ]  # fmt: skip
+    for first, second in followed:
+        assert ops(same(pair(first, second), (6, 5, 5)).genome) == ["separable", "identity"]
     other: list[tuple[list[nn.Module], list[nn.Module]]] = [
         ([nn.ReLU6()], []), ([nn.BatchNorm2d(6)], []), ([nn.ReLU()], [nn.Tanh()]),
     ]  # fmt: skip
