@@ -140,6 +140,7 @@ def _dissolved(parts: Sequence[Part], last: int) -> tuple[list[Part], int]:
         if merge.tail == ("none", "linear") and i != last and all(_takes(made[j], i, merge, len(users)) for j in users):
             for j in users:
                 made[j] = _spliced(made[j], i, merge)
+            made[i] = replace(merge, sources=())  # nobody's any more: what it took is free for the merge it went into
     return [
         replace(part, op="identity", genes={**part.genes, "merge": part.op}) if part.op in MERGES else part
         for part in made
