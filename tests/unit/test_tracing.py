@@ -240,9 +240,10 @@ WIDE = DagSettings(
 @given(st.integers(0, 2**32), st.sampled_from([(3, 8, 8), (1, 6, 6), (2, 9, 5), (7,), (2, 1, 6)]))
 @example(98718, (3, 8, 8))  # a separable layer without an activation, and one alone behind it
 @example(101141, (1, 6, 6))  # a sum of three, the first two of which are shrunk
+@example(100252, (2, 9, 5))  # means of two images that are not square are added
 def test_a_network_of_evonas_traced_again_computes_the_same(seed: int, shape: Shape) -> None:
     """Any genome of layers, but for an edge that shrinks an image and projects it: in a module these are two layers,
-    and no gene pools by any window; nor for one that averages an image that is not square."""
+    and no gene pools by any window. Means of images that are not square may be refused, by name, among other means."""
     space, rng, book = DagEncoding(WIDE, shape, 3), Random(seed), MarkBook()
     genome = space.random(rng, book)
     for _ in range(rng.randint(0, 10)):
@@ -250,13 +251,13 @@ def test_a_network_of_evonas_traced_again_computes_the_same(seed: int, shape: Sh
     plan = space.decode(genome)
     names = {step.name for step in plan.steps}
     assume(not any(f"{name}_pool" in names for name in names))
-    averaged = [
-        plan.steps[step.inputs[0]].shape
-        for step in plan.steps
-        if step.name.startswith("edge") and step.op == "global_pool"
-    ]
-    assume(all(height == width for _, height, width in averaged))
-    found = same(network.build(plan, seed=1), shape)
+    averaged = [plan.steps[step.inputs[0]].shape for step in plan.steps if step.op == "global_pool"]
+    try:
+        found = same(network.build(plan, seed=1), shape)
+    except DataError as error:
+        if "only of square images" in str(error) and any(height != width for _, height, width in averaged):
+            return
+        raise
     assert space.decode(found.genome).flops == plan.flops
 
 
