@@ -398,7 +398,7 @@ def test_a_token_is_shown_once_and_then_known(chromium: webdriver.Chrome, folder
         page = Page(chromium, server.address)
         page.browser.delete_all_cookies()
         page.browser.get(page.base + "/")
-        assert "token is needed" in page.browser.page_source
+        page.told("body", "token is needed")
         page.browser.get(server.address)
         page.find(".runs table")
         assert page.address() == "/"
