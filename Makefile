@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start processes by the hundred: ea
 .PHONY: help run test slow faults lint benchmark clean
 
 help:
-	@echo "make run        set up and run examples/digits.yaml (under three minutes on two cores)"
+	@echo "make run        set up and run examples/digits.yaml (two to four minutes on two cores)"
 	@echo "make test       set up and run the tests"
 	@echo "make slow       run the slow tests too"
 	@echo "make faults     run the fault suite: kills, full disks, hangs, damage, Ray (about 40 minutes)"
