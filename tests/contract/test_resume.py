@@ -103,9 +103,8 @@ def undisturbed(recipe: dict[str, Any], folder: Path) -> float:
 def killed_until_done(recipe: dict[str, Any], folder: Path, longest: float, seed: int, kills: int) -> int:
     """Kills the driver at random moments after its loop began, `kills` times at most; returns how often it was.
 
-    The moments are at most `longest` seconds: a share of what the undisturbed driver takes, for no machine is too fast
-    to be killed within a quarter of its own time.
-    """
+    The moments are at most `longest` seconds: a share of what the undisturbed driver takes, since a fast machine has
+    finished before any fixed time."""
     moments, killed = random.Random(seed), 0
     while True:
         child = begun(recipe, folder)
