@@ -356,7 +356,8 @@ class Processes:
         lost = []
         while self._waiting and len(self._busy) < self.workers:
             attempt = self._waiting.popleft()
-            chosen = self._idle.pop() if self._idle else self._new()
+            idle = bool(self._idle)
+            chosen = self._idle.pop() if idle else self._new()
             if chosen is None:
                 lost += self._retried("was lost at its start", attempt)
                 continue
@@ -365,7 +366,7 @@ class Processes:
                 self._busy[chosen.pipe] = chosen
             except OSError:
                 why = cause(chosen.bury(self.MERCY))
-                if chosen.ready:  # it died while it had nothing to do: that is no try of this job
+                if idle:  # it died while it had nothing to do: that is no try of this job
                     self._waiting.appendleft(attempt)
                 else:
                     lost += self._retried(why, attempt)

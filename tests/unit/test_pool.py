@@ -206,6 +206,18 @@ def test_an_idle_worker_that_was_killed_costs_nothing(make: Make) -> None:
     assert outcomes(pool, jobs("fine"))[0].estimate.status == "ok"
 
 
+def test_a_worker_that_was_killed_before_its_first_job_costs_nothing(make: Make) -> None:
+    """It was started ahead of need, and is not heard before it has something to do."""
+    pool = make(workers=1, retries=0)
+    ahead = pool._new()
+    assert ahead is not None
+    pool._idle.append(ahead)
+    ahead.process.kill()
+    ahead.process.join(5)
+    assert ahead.process.exitcode == -signal.SIGKILL
+    assert outcomes(pool, jobs("fine"))[0].estimate.status == "ok"
+
+
 # ----------------------------------------------------------------------------------------------------- process reuse
 
 
